@@ -1,0 +1,20 @@
+"""Where this user's record is kept: the spool's folder and the key of its pseudonyms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jupyter_core.paths import jupyter_data_dir
+
+FOLDER_NAME = "exec-events"
+KEY_NAME = "pseudonym.key"
+
+
+def spool_folder() -> Path:
+    """This user's spool: ``exec-events`` in Jupyter's data directory; it may not exist yet."""
+    return Path(jupyter_data_dir()) / FOLDER_NAME
+
+
+def key_file() -> Path:
+    """The key that pseudonyms are made with, beside the spool's files; it may not exist yet."""
+    return spool_folder() / KEY_NAME
