@@ -1,0 +1,75 @@
+"""A server's spool in, its records as dictionaries out, waiting for them if need be."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from exec_events_schemas.spool_layout import FILE_SUFFIX
+
+SPOOL_FOLDER = "exec-events"
+
+# {"event": ..., "seal": {"chain", "seq", "prev"}, "hash": "sha256:..."}
+Record = dict[str, Any]
+
+
+def records(data_dir: Path) -> list[Record]:
+    """
+    All records under a Jupyter data folder: files by name, records as they were sealed.
+
+    It reads what is committed at the moment, also while servers write and after they were killed.
+    """
+    found: list[Record] = []
+    for file in sorted((data_dir / SPOOL_FOLDER).glob(f"*{FILE_SUFFIX}")):
+        try:
+            with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
+                rows = connection.execute("SELECT record, hash FROM records ORDER BY id").fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):  # it was just created
+                continue
+            raise
+        found += [{**json.loads(record), "hash": f"sha256:{bytes(leaf).hex()}"} for record, leaf in rows]
+    return found
+
+
+def events(data_dir: Path, name: str) -> list[dict[str, Any]]:
+    """The events of one schema, as ``events(data_dir, "cell_execution")``."""
+    return [record["event"] for record in records(data_dir) if _schema_of(record) == name]
+
+
+def wait_for_records(data_dir: Path, predicate: Callable[[list[Record]], bool], timeout: float = 10.0) -> list[Record]:
+    """
+    The records, once ``predicate`` holds for them.
+
+    Raises:
+        TimeoutError: it did not in ``timeout`` seconds; the text says what there was.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        found = records(data_dir)
+        if predicate(found):
+            return found
+        if time.monotonic() > deadline:
+            kinds = [_schema_of(record) for record in found]
+            counted = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+            raise TimeoutError(f"not the records waited for in {timeout} s; there are {counted or 'none'}")
+        time.sleep(0.02)
+
+
+def executions_of(count: int) -> Callable[[list[Record]], bool]:
+    """A predicate for `wait_for_records`: at least ``count`` executions are over."""
+
+    def enough(found: list[Record]) -> bool:
+        return sum(_schema_of(record) == "cell_execution" for record in found) >= count
+
+    return enough
+
+
+def _schema_of(record: Record) -> str:
+    # "https://exec-events.org/schemas/<event>/v1"
+    return str(record["event"].get("__schema__", "")).rstrip("/").rpartition("/")[0].rpartition("/")[2]
