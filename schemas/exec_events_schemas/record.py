@@ -62,23 +62,34 @@ def canonical(value: Any) -> bytes:
     """
     try:
         if _is_plain(value):
-            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+            data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+            # orjson sorts keys by UTF-8, RFC 8785 by UTF-16: the same where all is ASCII.
+            if data.isascii():
+                return data
         return rfc8785.dumps(value)
     except (TypeError, ValueError, RecursionError, UnicodeError) as error:
         raise MalformedRecord(f"no canonical JSON form: {error}") from error
 
 
 def _is_plain(value: Any) -> bool:
+    """Whether it holds only strings, booleans, nulls and safe integers: no floats, nothing foreign."""
     kind = type(value)
-    if kind is str or kind is bool or value is None:
-        return True
-    if kind is int:
-        return -_MAX_INTEGER <= value <= _MAX_INTEGER
     if kind is dict:
-        return all(type(k) is str and k.isascii() and _is_plain(v) for k, v in value.items())
-    if kind is list:
-        return all(_is_plain(item) for item in value)
-    return False
+        members = value.values()
+    elif kind is list:
+        members = value
+    else:
+        return _is_plain([value])
+    for member in members:
+        kind = type(member)
+        if kind is str or kind is bool or member is None:
+            continue
+        if kind is int:
+            if not -_MAX_INTEGER <= member <= _MAX_INTEGER:
+                return False
+        elif not ((kind is dict or kind is list) and _is_plain(member)):
+            return False
+    return True
 
 
 def leaf_hash(record: bytes) -> bytes:
@@ -106,9 +117,18 @@ def seal(event: dict[str, Any], chain: str, head: Head | None) -> tuple[bytes, H
 
     Returns the record's bytes and the new head. Raises MalformedRecord as `canonical` does.
     """
-    seq = 0 if head is None else head.seq + 1
-    prev = None if head is None else hash_text(head.hash)
-    record = canonical({"event": event, "seal": {"chain": chain, "prev": prev, "seq": seq}})
+    return seal_canonical(canonical(event), chain, head)
+
+
+def seal_canonical(event: bytes, chain: str, head: Head | None) -> tuple[bytes, Head]:
+    """
+    Seal an event that is canonical bytes already; ``chain`` holds neither quotes nor backslashes.
+
+    JCS sorts "event" before "seal" and "chain", "prev", "seq" in that order, and serialises inner
+    values independently of where they stand, so the record is put together without parsing.
+    """
+    seq, prev = (0, b"null") if head is None else (head.seq + 1, b'"sha256:%b"' % head.hash.hex().encode())
+    record = b'{"event":%b,"seal":{"chain":"%b","prev":%b,"seq":%d}}' % (event, chain.encode(), prev, seq)
     return record, Head(seq, leaf_hash(record))
 
 

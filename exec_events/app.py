@@ -1,0 +1,323 @@
+"""The server extension: what an admin can set, and how the parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import getpass
+import platform
+import uuid
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from exec_events_schemas.record import canonical
+from jupyter_server.extension.application import ExtensionApp
+from traitlets import Bool, Enum, Float, Int, List, Unicode
+
+from . import __version__, paths
+from .deliver import Deliverer
+from .describe import Describer, LastRuns, rfc3339
+from .emit import Emitter
+from .errors import ConfigurationError
+from .handlers import default_handlers
+from .hashing import Hasher
+from .keep import Keeper, Retention
+from .listeners import ListenerThread, registered_listeners
+from .metrics import RecorderCollector, State
+from .privacy import Pseudonyms, load_key, read_key
+from .recorder import Recorder, Settings, now_us
+from .sinks import name_of
+from .spool import Spool
+
+
+class ExecEvents(ExtensionApp):
+    """Records every execution of every kernel of this server."""
+
+    name = "exec_events"
+    description = "A tamper-evident record of every execution of every kernel of this server."
+
+    identity = Enum(
+        ["pseudonym", "plain"],
+        default_value="pseudonym",
+        help="What stands for users and notebook paths in events: a pseudonym under the site's key, or their plain names.",
+    ).tag(config=True)
+
+    subjects = Enum(
+        ["auto", "request", "account"],
+        default_value="auto",
+        help="""Who a subject is: the authenticated user of each request, or the account the server runs under.
+        "auto" takes the account where the server's own token or password is all that authenticates (its users are
+        anonymous, with a new random name for each browser), and the user of the request everywhere else.""",
+    ).tag(config=True)
+
+    contents = Enum(
+        ["none", "code", "code+outputs"],
+        default_value="none",
+        help="Which bodies are kept in the spool beside the events. Events themselves never hold code or outputs.",
+    ).tag(config=True)
+
+    required = Bool(
+        False,
+        help="""Run nothing that cannot be recorded: a request that comes through this server is durable on disk before
+        its kernel sees it, or is refused. A client that connects to a kernel directly by ZeroMQ is recorded but not stopped.""",
+    ).tag(config=True)
+
+    deliver_to = List(
+        Unicode(),
+        help='Where records are delivered to, as URLs of sinks, for example ["file:///var/log/exec-events.jsonl"].',
+    ).tag(config=True)
+
+    listeners = List(
+        Unicode(),
+        help="""Functions to call with each sealed event, as "package.module:function"; those that installed packages
+        register as entry points exec_events.listeners are called too.""",
+    ).tag(config=True)
+
+    listener_timeout = Float(5.0, help="How long a listener may take for one event, in seconds.").tag(config=True)
+
+    spool = Unicode(
+        "",
+        help="The folder of the spool; by default exec-events in Jupyter's data directory. Must be a local disk.",
+    ).tag(config=True)
+
+    spool_max_bytes = Int(
+        0,
+        help="""The size at which the spool counts as full, in bytes; 0 for the disk's own. From 80 % on there are
+        warnings; at the cap nothing more is recorded, and in required mode nothing more runs.""",
+    ).tag(config=True)
+
+    retention_days = Float(
+        30.0, help="How long delivered records stay in the spool, in days; 0 for ever. Records no sink has taken stay."
+    ).tag(config=True)
+
+    retention_bytes = Int(
+        0, help="How large a spool file may grow before delivered records are cut from its front; 0 for no limit."
+    ).tag(config=True)
+
+    heartbeat_seconds = Float(60.0, help="How often the recorder seals that it is alive, in seconds.").tag(config=True)
+
+    stop_seconds = Float(10.0, help="How long a stop may wait for the sinks, in seconds.").tag(config=True)
+
+    pseudonym_key_file = Unicode(
+        "", help="The key of the site's pseudonyms (64 hexadecimal digits, mode 0600); made on first start."
+    ).tag(config=True)
+
+    hash_key_file = Unicode(
+        "",
+        help="""A key for the hashes of code and outputs (64 hexadecimal digits, mode 0600): with one, they cannot be
+        guessed by hashing likely code. Without one they are plain SHA-256.""",
+    ).tag(config=True)
+
+    trust = "server"
+
+    def initialize_settings(self) -> None:
+        """Put the parts together and watch the kernel manager; nothing that fails here stops the server."""
+        self.recorder: Recorder | None = None
+        self._problems: list[str] = []
+        self._deliverers: list[Deliverer] = []
+        self._listeners: list[ListenerThread] = []
+        self.settings["exec_events"] = self
+        try:
+            self._put_together()
+        except Exception as error:
+            if self.required:
+                raise
+            self._problem(f"nothing is recorded: {error}")
+            self.log.exception("exec-events: cannot start")
+
+    def initialize_handlers(self) -> None:
+        """Add the routes."""
+        self.handlers.extend(default_handlers)
+
+    def _put_together(self) -> None:
+        server = self.serverapp
+        assert server is not None, "jupyter_server links an extension before it initialises it"  # noqa: S101
+        folder = Path(self.spool) if self.spool else paths.spool_folder()
+        recorder_id = str(uuid.uuid4())
+        self._spool = Spool(
+            folder, recorder_id, self.log, started_at=rfc3339(now_us()), max_bytes=self.spool_max_bytes
+        )
+        describer = Describer(recorder_id, self.trust, self._pseudonyms(), self._hasher(), LastRuns())
+        self._emitter = Emitter(server.event_logger, self.log)
+        self._emitter.install()
+        settings = Settings(
+            required=self.required,
+            contents=self.contents,
+            subjects=self.subjects,
+            account=getpass.getuser(),
+            # The stock providers authenticate a token or a password; who holds it has no name.
+            anonymous=type(server.identity_provider).__module__ == "jupyter_server.auth.identity",
+        )
+        for url in self.deliver_to:
+            self._deliverers.append(Deliverer(url, self.log))
+            self._deliverers[-1].add(self._spool)
+        for name in dict.fromkeys([*self.listeners, *registered_listeners()]):
+            self._listen(name)
+        self._spool.start()
+        self.recorder = Recorder(settings, describer, self._emitter, self._spool, server.kernel_manager, self.log)
+        self.recorder.tap_manager()
+        self._follow_sessions(server.session_manager)
+        self._keeper = Keeper(
+            folder,
+            self._spool,
+            self.recorder,
+            self._emitter,
+            self._deliverers,
+            Retention(self.retention_days, self.retention_bytes),
+            self.heartbeat_seconds,
+            self.trust,
+            self.log,
+        )
+
+    def _pseudonyms(self) -> Pseudonyms:
+        if self.identity == "plain":
+            return Pseudonyms(None)
+        path = Path(self.pseudonym_key_file) if self.pseudonym_key_file else paths.key_file()
+        return Pseudonyms(load_key(path))
+
+    def _hasher(self) -> Hasher:
+        return Hasher(read_key(Path(self.hash_key_file)) if self.hash_key_file else None)
+
+    def _listen(self, name: str) -> None:
+        try:
+            listener = ListenerThread(name, self.listener_timeout, self.log)
+        except ConfigurationError as error:
+            self._problem(str(error))
+            return
+        self._listeners.append(listener)
+        self._spool.observers.append(listener.committed)
+        listener.start()
+
+    def _follow_sessions(self, sessions: Any) -> None:
+        """Learn which notebook a kernel serves, and when it is renamed."""
+        recorder = self.recorder
+        assert recorder is not None  # noqa: S101
+
+        def following(original: Any) -> Any:
+            @functools.wraps(original)
+            async def changed(session_id: str, *args: Any, **kwargs: Any) -> Any:
+                result = await original(session_id, *args, **kwargs)
+                try:
+                    model = await sessions.get_session(session_id=session_id)
+                    recorder.session_named(model["kernel"]["id"], str(model["path"]))
+                except Exception:
+                    recorder.trouble("a session")
+                return result
+
+            return changed
+
+        sessions.save_session = following(sessions.save_session)
+        sessions.update_session = following(sessions.update_session)
+
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
+        """Once every extension is loaded and the loop runs: tap the clients, adopt, and begin the chain."""
+        if self.recorder is None:
+            return
+        try:
+            self.recorder.tap_clients(serverapp.web_app.settings)
+            for deliverer in self._deliverers:
+                deliverer.start()
+            self._collector = RecorderCollector(self._state)
+            self._collector.register()
+            await self._keeper.start(self._versions(), self._digest())
+        except Exception as error:
+            self._problem(f"the recorder did not start: {error}")
+            self.log.exception("exec-events: cannot start")
+            if self.required:
+                serverapp.stop()
+                raise
+
+    async def stop_extension(self) -> None:
+        """Close what is open, seal the end, deliver what is left, and let go."""
+        if self.recorder is None:
+            return
+        recorder, self.recorder = self.recorder, None
+        await recorder.stop()
+        await self._keeper.stop()
+        await asyncio.gather(*(asyncio.to_thread(d.stop, self.stop_seconds) for d in self._deliverers))
+        await asyncio.gather(*(asyncio.to_thread(listener.stop, 2.0) for listener in self._listeners))
+        self._emitter.remove()
+        if not await asyncio.to_thread(self._spool.close, self.stop_seconds):
+            self.log.error("exec-events: not everything could be written before the stop; see the messages above")
+        if collector := getattr(self, "_collector", None):
+            collector.unregister()
+
+    def current_activity(self) -> dict[str, int] | None:
+        """Executions under way keep the server from being culled."""
+        pending = self.recorder.pending() if self.recorder else 0
+        return {"executions": pending} if pending else None
+
+    def status(self) -> dict[str, Any]:
+        """What `GET /exec-events/status` answers: no code, no names, no environment."""
+        if self.recorder is None:
+            return {"healthy": False, "recording": False, "problems": self._problems or ["the recorder has stopped"]}
+        spool, sinks, listeners, faults, _ = self._state()
+        problems = self._all_problems(spool, sinks, listeners, faults)
+        return {
+            "recorder_id": self.recorder.recorder_id,
+            "recording": True,
+            "healthy": not problems,
+            "problems": problems,
+            "required": self.required,
+            "identity": self.identity,
+            "contents": self.contents,
+            "spooled": spool.records,
+            "pending": self.recorder.pending(),
+            "open_executions": spool.open_executions,
+            "held": spool.held,
+            "lost": spool.lost,
+            "faults": faults,
+            "spool_bytes": spool.size_bytes,
+            "journal_mode": spool.journal_mode,
+            "sinks": {state.sink: asdict(state) for state in sinks},
+            "listeners": {state.name: asdict(state) for state in listeners},
+        }
+
+    def _state(self) -> State:
+        spool = self._spool.state()
+        sinks = [deliverer.state() for deliverer in self._deliverers]
+        listeners = [listener.state() for listener in self._listeners]
+        faults = self.recorder.faults if self.recorder else 0
+        return spool, sinks, listeners, faults, not self._all_problems(spool, sinks, listeners, faults)
+
+    def _all_problems(self, spool: Any, sinks: list[Any], listeners: list[Any], faults: int) -> list[str]:
+        problems = list(self._problems)
+        problems += [text for text in (spool.problem, spool.damaged) if text]
+        if spool.lost:
+            problems.append(f"{spool.lost} events were lost while the spool could not be written")
+        if faults:
+            problems.append(f"{faults} faults of the recorder's own; see the server's log")
+        problems += [f"{state.sink} does not take records: {state.problem}" for state in sinks if state.problem]
+        problems += [f"listener {state.name} hangs" for state in listeners if state.hanging_seconds > 0]
+        return problems
+
+    def _problem(self, text: str) -> None:
+        self._problems.append(text)
+        self.log.error("exec-events: %s", text)
+
+    def _versions(self) -> dict[str, str]:
+        packages = ("jupyter_server", "jupyter_client", "jupyter_events")
+        return {
+            "exec_events": __version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in packages},
+        }
+
+    def _digest(self) -> str:
+        """SHA-256 of what the admin chose, without secrets."""
+        from hashlib import sha256
+
+        chosen = {
+            "identity": self.identity,
+            "subjects": self.subjects,
+            "contents": self.contents,
+            "required": self.required,
+            "deliver_to": [name_of(url) for url in self.deliver_to],
+            "listeners": list(self.listeners),
+            "retention_days": str(self.retention_days),
+            "retention_bytes": self.retention_bytes,
+            "hash_key": bool(self.hash_key_file),
+        }
+        return f"sha256:{sha256(canonical(chosen)).hexdigest()}"

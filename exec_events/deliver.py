@@ -1,0 +1,158 @@
+"""
+From the spool to one sink: a thread that reads committed records in order, hands them over, and notes how far.
+
+What a sink has not acknowledged stays in the spool and comes again; nothing here touches the event loop.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from logging import Logger
+
+from .sinks import Delivery, Sink, name_of, open_sink
+from .spool import Sealed, Spool
+
+BATCH_RECORDS = 1000
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryState:
+    """What a person wants to know of one sink; ``problem`` is None when the last batch went through."""
+
+    sink: str
+    delivered: int
+    lag: int
+    retries: int
+    problem: str | None
+
+
+class Deliverer:
+    """Delivers one or more spools, in turn, to the sink of ``url``."""
+
+    def __init__(self, url: str, log: Logger, *, open_sink: Callable[[str, Logger], Sink] = open_sink) -> None:
+        self.name = name_of(url)
+        self._url = url
+        self._log = log
+        self._open_sink = open_sink
+        self._spools: list[Spool] = []
+        self._sink: Sink | None = None
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._stop_at = 0.0
+        self._delivered = 0
+        self._retries = 0
+        self._problem: str | None = None
+        self._thread = threading.Thread(target=self._run, name=f"exec-events-{self.name}", daemon=True)
+
+    def add(self, spool: Spool) -> None:
+        """Deliver this spool too, from where the sink left off."""
+        spool.observers.append(self._committed)
+        self._spools = [*self._spools, spool]
+        self._wake.set()
+
+    def remove(self, spool: Spool) -> None:
+        """Deliver this spool no more."""
+        self._spools = [other for other in self._spools if other is not spool]
+
+    def start(self) -> None:
+        """Start delivering."""
+        self._thread.start()
+
+    def is_drained(self, spool: Spool) -> bool:
+        """Whether the sink has acknowledged all of this spool."""
+        return spool.position(self.name) >= spool.last_id
+
+    def state(self) -> DeliveryState:
+        """What it is doing now."""
+        lag = sum(max(0, spool.last_id - spool.position(self.name)) for spool in self._spools)
+        return DeliveryState(self.name, self._delivered, lag, self._retries, self._problem)
+
+    def stop(self, timeout: float) -> bool:
+        """Deliver what is left, at most ``timeout`` seconds long; False when something stays for the next start."""
+        self._stop_at = time.monotonic() + timeout
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout + 1)
+        return not self._thread.is_alive() and all(self.is_drained(spool) for spool in self._spools)
+
+    def _committed(self, sealed: list[Sealed]) -> None:
+        self._wake.set()
+
+    def _run(self) -> None:
+        failures = 0
+        while True:
+            self._wake.clear()
+            try:
+                went = self._deliver_some()
+            except Exception as error:  # a sink is anybody's code
+                failures += 1
+                self._failed(error, failures)
+                if self._pause(RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1]):
+                    break
+                continue
+            if failures and went:
+                self._log.warning("exec-events: %s takes records again.", self.name)
+            if went:
+                failures, self._problem = 0, None
+            elif self._stopping.is_set():
+                break
+            else:
+                self._wake.wait(60)
+            if self._stopping.is_set() and time.monotonic() > self._stop_at:
+                break
+        if self._sink is not None:
+            try:
+                self._sink.close(max(0.5, self._stop_at - time.monotonic()))
+            except Exception as error:
+                self._log.warning("exec-events: closing %s: %s: %s", self.name, type(error).__name__, error)
+
+    def _deliver_some(self) -> bool:
+        """One batch of each spool that has something; True when any had."""
+        if self._sink is None:
+            self._sink = self._open_sink(self._url, self._log)
+        went = False
+        for spool in self._spools:
+            batch = _read(spool, spool.position(self.name))
+            if batch:
+                self._sink.deliver(batch)
+                spool.acknowledge(self.name, batch[-1].id)
+                self._delivered += len(batch)
+                went = True
+        return went
+
+    def _failed(self, error: Exception, failures: int) -> None:
+        self._retries += 1
+        problem = f"{type(error).__name__}: {error}"
+        if problem != self._problem or failures % 100 == 0:
+            self._log.error(
+                "exec-events: %s does not take records: %s. They stay in the spool and are tried again.",
+                self.name,
+                problem,
+            )
+        self._problem = problem
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait before the next try; True when it is time to stop."""
+        if not self._stopping.is_set():
+            self._stopping.wait(seconds)
+            return False
+        time.sleep(min(0.1, seconds))
+        return time.monotonic() > self._stop_at
+
+
+def _read(spool: Spool, position: int) -> list[Delivery]:
+    if position >= spool.last_id:
+        return []
+    connection = sqlite3.connect(f"file:{spool.path}?mode=ro", uri=True, timeout=5)
+    try:
+        rows = connection.execute(
+            "SELECT id, record, hash FROM records WHERE id > ? ORDER BY id LIMIT ?", (position, BATCH_RECORDS)
+        ).fetchall()
+    finally:
+        connection.close()
+    return [Delivery(*row) for row in rows]

@@ -1,0 +1,73 @@
+"""The recorder's figures on the server's ``/metrics``: every name is written here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import REGISTRY
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .deliver import DeliveryState
+from .listeners import ListenerState
+from .spool import SpoolState
+
+SPOOLED = "exec_events_spooled"
+LOST = "exec_events_lost"
+HELD = "exec_events_held"
+OPEN = "exec_events_open_executions"
+SPOOL_BYTES = "exec_events_spool_bytes"
+HEALTHY = "exec_events_healthy"
+FAULTS = "exec_events_faults"
+DELIVERED = "exec_events_delivered"
+DELIVERY_LAG = "exec_events_delivery_lag"
+DELIVERY_RETRIES = "exec_events_delivery_retries"
+LISTENER_FAILURES = "exec_events_listener_failures"
+
+State = tuple[SpoolState, list[DeliveryState], list[ListenerState], int, bool]
+
+
+class RecorderCollector(Collector):
+    """Asks the recorder for its state whenever somebody reads the metrics."""
+
+    def __init__(self, state: Callable[[], State]) -> None:
+        self._state = state
+
+    def register(self) -> None:
+        """Show them."""
+        REGISTRY.register(self)
+
+    def unregister(self) -> None:
+        """Show them no more."""
+        REGISTRY.unregister(self)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing beforehand, so that registering asks nobody."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """One reading."""
+        spool, deliveries, listeners, faults, healthy = self._state()
+        yield CounterMetricFamily(SPOOLED, "Records sealed and committed.", value=spool.records)
+        yield CounterMetricFamily(LOST, "Events given up because the spool could not be written.", value=spool.lost)
+        yield GaugeMetricFamily(HELD, "Events in memory, not yet on disk.", value=spool.held)
+        yield GaugeMetricFamily(OPEN, "Executions begun and not over.", value=spool.open_executions)
+        yield GaugeMetricFamily(SPOOL_BYTES, "Size of the spool file and its journal.", value=spool.size_bytes)
+        yield GaugeMetricFamily(HEALTHY, "1 when nothing is wrong with the recorder.", value=int(healthy))
+        yield CounterMetricFamily(FAULTS, "Exceptions of the recorder's own.", value=faults)
+        for name, text, figure in (
+            (DELIVERED, "Records a sink has taken.", lambda s: s.delivered),
+            (DELIVERY_RETRIES, "Batches a sink did not take.", lambda s: s.retries),
+        ):
+            counter = CounterMetricFamily(name, text, labels=["sink"])
+            for state in deliveries:
+                counter.add_metric([state.sink], figure(state))
+            yield counter
+        lag = GaugeMetricFamily(DELIVERY_LAG, "Records a sink has not taken yet.", labels=["sink"])
+        for state in deliveries:
+            lag.add_metric([state.sink], state.lag)
+        yield lag
+        failures = CounterMetricFamily(LISTENER_FAILURES, "Calls of a listener that failed.", labels=["listener"])
+        for listener in listeners:
+            failures.add_metric([listener.name], listener.failed + listener.timed_out + listener.dropped)
+        yield failures

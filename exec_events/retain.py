@@ -1,0 +1,70 @@
+"""
+Retention: delivered records older than the site wants are cut from the front of a spool file, the cut sealed first.
+
+Everything here is called on the spool's writer thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from exec_events_schemas.record import event_of, hash_text, leaf_hash, seal_of
+
+from .spool_file import SpoolFile
+
+# One cut looks at so many records at most; the next heartbeat goes on.
+PRUNE_RECORDS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Records up to row ``id`` may go; ``cuts`` are the last of each chain among them, ``commitments`` their bodies."""
+
+    id: int
+    cuts: list[dict[str, Any]]
+    commitments: list[str]
+
+
+def plan_cut(
+    file: SpoolFile, delivered: int, before: str, keep_bytes: int | None, *, whole: bool = False
+) -> Cut | None:
+    """
+    What may be cut from the front: records up to row ``delivered`` made before ``before`` (RFC 3339),
+    or, where the file is larger than ``keep_bytes``, as many as it is too large by. The last record
+    stays, but with ``whole``. None when nothing may be cut.
+    """
+    connection = file.connection
+    limit = min(delivered, file.last_id() - (0 if whole else 1))
+    excess = 0
+    if keep_bytes is not None:
+        used = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+        excess = int(connection.execute(used).fetchone()[0]) - keep_bytes
+    last, commitments = 0, list[str]()
+    cuts: dict[str, dict[str, Any]] = {}
+    rows = connection.execute(
+        "SELECT id, record FROM records WHERE id <= ? ORDER BY id LIMIT ?", (limit, PRUNE_RECORDS)
+    )
+    for row_id, record in rows:
+        event, seal = event_of(record), seal_of(record)
+        if str(event.get("time", "")) >= before and excess <= 0:
+            break
+        excess -= len(record)
+        last = row_id
+        cuts[seal.chain] = {"chain": seal.chain, "seq": seal.seq, "hash": hash_text(leaf_hash(record))}
+        commitments += [event[key] for key in ("code_commitment", "outputs_commitment") if key in event]
+    return Cut(last, list(cuts.values()), commitments) if last else None
+
+
+def make_cut(file: SpoolFile, cut: Cut) -> None:
+    """Remove what `plan_cut` found, once the cut itself is sealed and on disk."""
+    connection = file.connection
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute("DELETE FROM records WHERE id <= ?", (cut.id,))
+        connection.executemany("DELETE FROM contents WHERE commitment = ?", [(c,) for c in cut.commitments])
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,472 @@
+"""
+The spool: events go in from the event loop, sealed records come to rest in a SQLite file.
+
+One writer thread owns the file. It waits `WINDOW_SECONDS` after the first thing to write, then seals
+and writes all that has come in one durable transaction (group commit). What cannot be written (full
+disk, locked or damaged file) is held in memory up to a bound and tried again; the server never waits.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from logging import Logger
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from exec_events_schemas.record import Head, canonical, seal_canonical
+
+from .errors import SpoolError
+from .spool_file import Batch, SpoolFile
+
+# An execution is on disk as begun within 20 ms of its request: the window plus one commit.
+WINDOW_SECONDS = 0.010
+MAX_BATCH = 2000
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+HELD_BYTES_LIMIT = 64 * 1024 * 1024
+_ITEM_OVERHEAD = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One body the site chose to keep: kind is ``code`` or ``outputs``, body is its UTF-8."""
+
+    commitment: str
+    subject: str
+    kind: str
+    nonce: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A committed record: its row id, chain, bytes and raw leaf hash."""
+
+    id: int
+    chain: str
+    record: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolState:
+    """What a person wants to know of a spool; ``problem`` is None when all is well."""
+
+    recorder_id: str
+    path: str
+    records: int
+    held: int
+    lost: int
+    open_executions: int
+    size_bytes: int
+    problem: str | None
+    damaged: str | None
+    journal_mode: str
+
+
+class CommitObserver(Protocol):
+    """Called on the writer thread with what was just committed; must return at once."""
+
+    def __call__(self, sealed: list[Sealed], /) -> None: ...
+
+
+@dataclass(slots=True)
+class _Begin:
+    execution_id: str
+    note: bytes
+    done: Future[None] | None
+
+
+@dataclass(slots=True)
+class _Append:
+    chain: str
+    event: bytes
+    closes: str | None
+    contents: tuple[Content, ...]
+
+
+@dataclass(slots=True)
+class _Forget:
+    execution_id: str
+
+
+@dataclass(slots=True)
+class _Acknowledge:
+    sink: str
+    position: int
+
+
+@dataclass(slots=True)
+class _Call:
+    function: Callable[[SpoolFile], Any]
+    done: Future[Any]
+
+
+_Item = _Begin | _Append | _Forget | _Acknowledge | _Call
+
+
+class Spool:
+    """One recorder's spool file and its writer thread; every method but `close` returns at once."""
+
+    def __init__(
+        self,
+        folder: Path,
+        recorder_id: str,
+        log: Logger,
+        *,
+        started_at: str | None = None,
+        max_bytes: int = 0,
+        held_bytes_limit: int = HELD_BYTES_LIMIT,
+    ) -> None:
+        self.recorder_id = recorder_id
+        self.folder = folder
+        self.observers: list[CommitObserver] = []
+        self._file = SpoolFile(folder, recorder_id)
+        self._log = log
+        self._started_at = started_at
+        self._max_bytes = max_bytes
+        self._held_bytes_limit = held_bytes_limit
+        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._urgent = threading.Event()
+        self._held: list[_Item] = []
+        self._bytes_waiting = 0
+        self._lost = 0
+        self._heads: dict[str, Head] = {}
+        self._last_id = 0
+        self._open_executions: set[str] = set()
+        self._positions: dict[str, int] = {}
+        self._problem: str | None = None
+        self._damaged: str | None = None
+        self._warned_size = 0.0
+        self._failures = 0
+        self._is_open = False
+        self._thread = threading.Thread(target=self._run, name="exec-events-spool", daemon=True)
+
+    def start(self) -> None:
+        """Start the writer; the file is opened on its thread."""
+        self._thread.start()
+
+    # Everything below, down to `close`, is called from other threads.
+
+    def append(
+        self, event: dict[str, Any], chain: str, *, closes: str | None = None, contents: tuple[Content, ...] = ()
+    ) -> None:
+        """
+        Seal ``event`` as the next record of ``chain`` and store it.
+
+        ``closes`` names the execution that is over with it. Raises MalformedRecord when the event has
+        no canonical form; counts it as lost when memory for what cannot be written is full.
+        """
+        item = _Append(chain, canonical(event), closes, contents)
+        if self._bytes_waiting > self._held_bytes_limit:
+            self._lost += 1
+            return
+        self._bytes_waiting += _size(item)
+        self._queue.put(item)
+
+    def begin(self, execution_id: str, note: bytes) -> None:
+        """Note that an execution has begun; ``note`` is the JSON its closing event would be made of."""
+        if self._bytes_waiting > self._held_bytes_limit:
+            return
+        item = _Begin(execution_id, note, None)
+        self._bytes_waiting += _size(item)
+        self._queue.put(item)
+
+    def begin_durably(self, execution_id: str, note: bytes) -> Future[None]:
+        """As `begin`, and the future resolves once it is on disk; it fails with SpoolError when it cannot be."""
+        done: Future[None] = Future()
+        item = _Begin(execution_id, note, done)
+        self._bytes_waiting += _size(item)
+        self._queue.put(item)
+        self._urgent.set()
+        return done
+
+    def forget(self, execution_id: str) -> None:
+        """Take back a `begin`: the execution never reached the kernel."""
+        self._queue.put(_Forget(execution_id))
+
+    def acknowledge(self, sink: str, position: int) -> None:
+        """Note that ``sink`` has taken every record up to row id ``position``."""
+        self._positions[sink] = position
+        self._queue.put(_Acknowledge(sink, position))
+
+    def call(self, function: Callable[[SpoolFile], Any]) -> Future[Any]:
+        """Run ``function`` on the file, on the writer thread, after all that was put in before is written."""
+        done: Future[Any] = Future()
+        self._queue.put(_Call(function, done))
+        self._urgent.set()
+        return done
+
+    def flush(self) -> Future[None]:
+        """A future that resolves once all that was put in before is on disk; fails while it cannot be."""
+        return self.call(lambda _: None)
+
+    def heads(self) -> dict[str, Head]:
+        """The last committed record of every chain."""
+        return self._heads
+
+    def position(self, sink: str) -> int:
+        """How far ``sink`` has acknowledged, as a row id."""
+        return self._positions.get(sink, 0)
+
+    @property
+    def last_id(self) -> int:
+        """The row id of the last committed record."""
+        return self._last_id
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._file.path
+
+    def state(self) -> SpoolState:
+        """What it is doing now."""
+        return SpoolState(
+            recorder_id=self.recorder_id,
+            path=str(self._file.path),
+            records=self._last_id,
+            held=len(self._held) + self._queue.qsize(),
+            lost=self._lost,
+            open_executions=len(self._open_executions),
+            size_bytes=_file_size(self._file.path),
+            problem=self._problem,
+            damaged=self._damaged,
+            journal_mode=self._file.journal_mode,
+        )
+
+    def close(self, timeout: float) -> bool:
+        """Write what is left, close and give up the file; False when ``timeout`` seconds did not suffice."""
+        self._queue.put(None)
+        self._urgent.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and not self._held
+
+    # The writer thread.
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            stopping = self._gather()
+            self._open_if_needed()
+            self._write_held(stopping)
+        if self._is_open:
+            self._file.close()
+
+    def _gather(self) -> bool:
+        """Wait for something to do and collect it in `_held`; True when it is time to stop."""
+        try:
+            first = self._queue.get(timeout=self._retry_delay() if self._held or not self._is_open else None)
+        except Empty:
+            return False
+        if first is None:
+            return True
+        self._urgent.wait(WINDOW_SECONDS)
+        self._urgent.clear()
+        self._held.append(first)
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return False
+            if item is None:
+                return True
+            self._held.append(item)
+
+    def _retry_delay(self) -> float:
+        return RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)] if self._failures else 0.0
+
+    def _open_if_needed(self) -> None:
+        if self._is_open:
+            return
+        try:
+            self._file.open(self._started_at)
+            self._heads = self._file.heads() or self._heads
+            self._last_id = max(self._last_id, self._file.last_id())
+            self._open_executions |= set(self._file.begun())
+            stored = self._file.connection.execute("SELECT sink, position FROM deliveries")
+            self._positions = {**dict(stored), **self._positions}
+        except (sqlite3.Error, OSError, SpoolError) as error:
+            self._failed(error)
+        else:
+            self._is_open = True
+            self._recovered()
+            if self._file.journal_mode != "wal":
+                self._log.warning(
+                    "exec-events: the spool %s is on a network file system, where SQLite's WAL is unsafe: "
+                    "using a rollback journal, which is slower. Set c.ExecEvents.spool to a local folder.",
+                    self._file.path,
+                )
+
+    def _write_held(self, stopping: bool) -> None:
+        while self._held:
+            taken = self._take()
+            if not self._is_open:
+                self._refuse_durable(taken)
+                return
+            try:
+                self._check_size()
+                self._commit(taken)
+            except (sqlite3.Error, OSError, SpoolError) as error:
+                self._failed(error)
+                self._refuse_durable(taken)
+                if not (_is_damage(error) and self._replace_damaged(error)):
+                    return
+            else:
+                self._recovered()
+                del self._held[: len(taken)]
+                if stopping and not self._held:
+                    return
+
+    def _take(self) -> list[_Item]:
+        """The next items for one transaction: up to `MAX_BATCH`, or one call alone."""
+        for index, item in enumerate(self._held[:MAX_BATCH]):
+            if isinstance(item, _Call):
+                return self._held[: max(index, 1)]
+        return self._held[:MAX_BATCH]
+
+    def _commit(self, items: list[_Item]) -> None:
+        if isinstance(items[0], _Call):
+            self._answer(items[0])
+            return
+        batch, sealed = self._build(items)
+        self._file.write(batch)
+        self._heads = {**self._heads, **batch.heads}
+        if sealed:
+            self._last_id = sealed[-1].id
+        self._open_executions = (self._open_executions | batch.begun.keys()).difference(batch.closed)
+        for item in items:
+            self._bytes_waiting -= _size(item)
+            if isinstance(item, _Begin) and item.done is not None:
+                item.done.set_result(None)
+        if sealed:
+            for observer in self.observers:
+                observer(sealed)
+
+    def _build(self, items: list[_Item]) -> tuple[Batch, list[Sealed]]:
+        """Seal: from items to one transaction, without changing this spool's state."""
+        batch = Batch()
+        sealed: list[Sealed] = []
+        next_id = self._last_id + 1
+        for item in items:
+            if isinstance(item, _Append):
+                head = batch.heads.get(item.chain) or self._heads.get(item.chain)
+                record, new_head = seal_canonical(item.event, item.chain, head)
+                batch.heads[item.chain] = new_head
+                batch.records.append((next_id, record, new_head.hash))
+                sealed.append(Sealed(next_id, item.chain, record, new_head.hash))
+                next_id += 1
+                batch.contents += [(c.commitment, c.subject, c.kind, c.nonce, c.body) for c in item.contents]
+                if item.closes is not None:
+                    self._close(batch, item.closes)
+            elif isinstance(item, _Begin):
+                batch.begun[item.execution_id] = item.note
+            elif isinstance(item, _Forget):
+                self._close(batch, item.execution_id)
+            elif isinstance(item, _Acknowledge):
+                batch.deliveries[item.sink] = item.position
+        return batch, sealed
+
+    def _close(self, batch: Batch, execution_id: str) -> None:
+        if batch.begun.pop(execution_id, None) is None or execution_id in self._open_executions:
+            batch.closed.append(execution_id)
+
+    def _answer(self, call: _Call) -> None:
+        try:
+            result = call.function(self._file)
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception as error:
+            call.done.set_exception(error)
+        else:
+            call.done.set_result(result)
+
+    def _check_size(self) -> None:
+        if not self._max_bytes:
+            return
+        size = _file_size(self._file.path)
+        if size >= self._max_bytes:
+            raise SpoolError(
+                f"the spool {self._file.path} has reached its cap of {self._max_bytes:,} bytes. "
+                "Raise c.ExecEvents.spool_max_bytes, or deliver to a sink and set c.ExecEvents.retention_days."
+            )
+        if size >= 0.8 * self._max_bytes and time.monotonic() - self._warned_size > 60:
+            self._warned_size = time.monotonic()
+            self._log.warning(
+                "exec-events: the spool %s is at %d %% of its cap of %s bytes; at the cap nothing more is recorded.",
+                self._file.path,
+                100 * size // self._max_bytes,
+                f"{self._max_bytes:,}",
+            )
+
+    def _failed(self, error: BaseException) -> None:
+        self._failures += 1
+        problem = f"cannot write the spool {self._file.path}: {error}"
+        if problem != self._problem:
+            self._log.error(
+                "exec-events: %s. Events are held in memory and tried again; free some disk space, or see why.", problem
+            )
+        self._problem = problem
+
+    def _recovered(self) -> None:
+        if self._problem is not None:
+            self._log.warning("exec-events: the spool %s can be written again.", self._file.path)
+        self._problem = None
+        self._failures = 0
+
+    def _refuse_durable(self, items: list[_Item]) -> None:
+        """Fail what somebody waits for: in required mode what cannot be recorded does not run."""
+        reason = SpoolError(self._problem or "the spool cannot be written")
+        kept: list[_Item] = []
+        for item in items:
+            if isinstance(item, _Begin) and item.done is not None:
+                self._bytes_waiting -= _size(item)
+                item.done.set_exception(reason)
+            elif isinstance(item, _Call):
+                item.done.set_exception(reason)
+            else:
+                kept.append(item)
+        self._held[: len(items)] = kept
+
+    def _replace_damaged(self, error: BaseException) -> bool:
+        """Set a damaged file aside and go on in a new one; its chains continue where they were."""
+        try:
+            aside = self._file.set_aside()
+            self._file.open(self._started_at)
+        except (sqlite3.Error, OSError, SpoolError) as another:
+            self._is_open = False
+            self._failed(another)
+            return False
+        self._damaged = f"{aside} was damaged ({error}) and set aside; verify shows what is missing"
+        self._log.error("exec-events: %s", self._damaged)
+        return True
+
+
+def _size(item: _Item) -> int:
+    if isinstance(item, _Append):
+        return _ITEM_OVERHEAD + len(item.event) + sum(len(content.body) for content in item.contents)
+    if isinstance(item, _Begin):
+        return _ITEM_OVERHEAD + len(item.note)
+    return 0
+
+
+def _is_damage(error: BaseException) -> bool:
+    # SQLITE_CORRUPT and SQLITE_NOTADB are the plain DatabaseError; its subclasses are other troubles.
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _file_size(path: Path) -> int:
+    total = 0
+    for suffix in ("", "-wal"):
+        try:
+            total += path.with_name(path.name + suffix).stat().st_size
+        except OSError:
+            continue
+    return total
+
+

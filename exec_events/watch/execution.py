@@ -1,0 +1,113 @@
+"""What is known of one execution while it runs: the request as sent, and all that came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from exec_events.outputs import Outputs
+
+Client = Literal["websocket", "direct", "in_process"]
+Channel = Literal["shell", "control", "unknown"]
+Status = Literal[
+    "ok",
+    "error",
+    "aborted",
+    "interrupted",
+    "kernel_died",
+    "kernel_restarted",
+    "kernel_shut_down",
+    "recorder_stopped",
+    "unknown",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A user's name and how it is known; see ``subject_from`` in the schema."""
+
+    name: str
+    origin: Literal["request", "kernel_starter", "server_account"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    An execute_request as the recorder saw it pass, or as far as a direct one can be known.
+
+    ``code`` is None when it was not seen; ``received_us`` is the server's clock, microseconds since
+    the epoch.
+    """
+
+    msg_id: str
+    client: Client
+    channel: Channel
+    received_us: int
+    code: str | None = None
+    silent: bool = False
+    store_history: bool = True
+    user_expressions: dict[str, Any] = field(default_factory=dict)
+    cell_id: str | None = None
+    subshell: bool = False
+    identity: Identity | None = None
+    notebook: str | None = None
+
+
+@dataclass(slots=True)
+class Execution:
+    """
+    One execution, mutable while its messages come in.
+
+    Dates are those in the kernel's message headers, as sent; loop times are the event loop's clock,
+    in seconds.
+    """
+
+    execution_id: str
+    request: Request
+    outputs: Outputs
+    msg_id_reused: bool = False
+    base: dict[str, Any] = field(default_factory=dict)
+    chain: str = ""
+    bound: bool = False
+    busy_date: str | None = None
+    idle_date: str | None = None
+    input_code: str | None = None
+    execution_count: int | None = None
+    error_name: str | None = None
+    reply_status: str | None = None
+    interrupted: bool = False
+    begun: bool = False
+    over: bool = False
+    last_message_at: float = 0.0
+    idle_at: float = 0.0
+    replied_at: float = 0.0
+    counter_at_busy: tuple[str, int, int] | None = None
+    iopub_missed: int = 0
+    connection_closed: bool = False
+    late: Outputs | None = None
+    late_cause: Literal["output", "display_update"] = "output"
+    late_due: float = 0.0
+
+    @property
+    def iopub_seen(self) -> bool:
+        """The kernel was heard saying busy and idle for it."""
+        return self.busy_date is not None and self.idle_date is not None
+
+    @property
+    def reply_seen(self) -> bool:
+        """The execute_reply was seen passing."""
+        return self.reply_status is not None
+
+    def status(self) -> Status:
+        """How it ended, from the reply, or from iopub where the reply was not seen."""
+        if self.reply_status is not None:
+            if self.reply_status == "error":
+                return "interrupted" if self.interrupted else "error"
+            return "aborted" if self.reply_status in ("aborted", "abort") else "ok"
+        if self.error_name is not None:
+            return "interrupted" if self.interrupted else "error"
+        if self.input_code is not None:
+            return "ok"
+        if self.request.client != "direct" and not self.request.silent:
+            return "aborted"  # a kernel that runs code says execute_input first, unless silent
+        return "unknown"

@@ -1,0 +1,367 @@
+"""
+One kernel's messages in, its executions out: the state machine, without sockets.
+
+An execution is known by the order of requests, not by msg_id, which a client may use again. iopub
+messages find theirs by the exact bytes of the parent header: one parse per cell, and nothing a kernel
+writes elsewhere in a message can be mistaken for it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import orjson
+
+from exec_events.outputs import Outputs
+
+from .execution import Execution, Identity, Request
+
+OUTPUT_TYPES = frozenset(
+    {"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"}
+)
+# Requests that have no reply; all others account for one message the kernel sent elsewhere than iopub.
+WITHOUT_REPLY = frozenset({"comm_open", "comm_msg", "comm_close"})
+
+REPLY_GRACE_SECONDS = 0.1
+IDLE_GRACE_SECONDS = 2.0
+LATE_SECONDS = 0.5
+RECENT_EXECUTIONS = 256
+RECENT_BYTES = 16 * 1024 * 1024
+RECENT_EACH_BYTES = 1024 * 1024
+OUTPUT_LIMIT_BYTES = 64 * 1024 * 1024
+# A direct client's stdin goes past the recorder, so a few messages of the kernel's may be nobody's loss.
+UNSEEN_STDIN = 16
+
+
+class Observer(Protocol):
+    """Who is told: the recorder."""
+
+    def begun(self, watch: KernelWatch, execution: Execution) -> None:
+        """An execution was requested."""
+
+    def finished(self, watch: KernelWatch, execution: Execution, status: str) -> None:
+        """An execution is over."""
+
+    def late(self, watch: KernelWatch, execution: Execution) -> None:
+        """Outputs came after their execution was over."""
+
+
+class KernelWatch:
+    """
+    What the recorder knows of one kernel.
+
+    ``clock`` gives microseconds since the epoch, ``loop_time`` the event loop's seconds, ``new_id`` a
+    fresh execution_id.
+    """
+
+    def __init__(
+        self,
+        kernel_id: str,
+        kernel_name: str,
+        language: str,
+        owner: Identity,
+        observer: Observer,
+        *,
+        clock: Callable[[], int],
+        loop_time: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.kernel_id = kernel_id
+        self.kernel_name = kernel_name
+        self.language = language
+        self.owner = owner
+        self.notebook: str | None = None
+        self.pending: dict[str, Execution] = {}
+        self._observer = observer
+        self._clock = clock
+        self._loop_time = loop_time
+        self._new_id = new_id
+        self._unbound: dict[str, deque[Execution]] = {}
+        self._unreplied: dict[str, deque[Execution]] = {}
+        self._by_parent: dict[bytes, Execution] = {}
+        self._recent: OrderedDict[str, tuple[Execution, list[bytes]]] = OrderedDict()
+        self._parents: dict[str, list[bytes]] = {}
+        self._msg_ids: OrderedDict[str, None] = OrderedDict()
+        self._new: list[Execution] = []
+        self._late: dict[str, Execution] = {}
+        self._counter_prefix = ""
+        self._accounted = 0
+
+    @property
+    def session(self) -> str:
+        """The session of the kernel process that publishes now; "" before it has."""
+        return self._counter_prefix.rpartition("_")[0]
+
+    # Requests and replies, seen as they pass through the server.
+
+    def requested(self, request: Request) -> Execution:
+        """A request is on its way to the kernel."""
+        execution = self._new_execution(request)
+        self._unbound.setdefault(request.msg_id, deque()).append(execution)
+        self._unreplied.setdefault(request.msg_id, deque()).append(execution)
+        self._begin(execution)
+        return execution
+
+    def withdrawn(self, execution: Execution) -> None:
+        """A request never reached the kernel."""
+        self._forget(execution)
+        execution.over = True
+
+    def replied(self, msg_id: str, content: dict[str, Any]) -> None:
+        """An execute_reply passes; ``content`` is the kernel's, and not trusted."""
+        waiting = self._unreplied.get(msg_id)
+        if not waiting:
+            return
+        execution = waiting.popleft()
+        if not waiting:
+            del self._unreplied[msg_id]
+        execution.reply_status = str(content.get("status", "ok"))
+        execution.replied_at = execution.last_message_at = self._loop_time()
+        count = content.get("execution_count")
+        if isinstance(count, int) and not isinstance(count, bool):
+            execution.execution_count = count
+        if execution.reply_status == "error" and execution.error_name is None:
+            execution.error_name = str(content.get("ename", ""))
+        execution.outputs.add_payload(content)
+        if execution.idle_date is not None:
+            self._finish(execution)
+
+    def asked_for_input(self) -> None:
+        """An input_request passes: one message of the kernel's that is not on iopub."""
+        self._accounted += 1
+
+    def connection_closed(self, executions: list[Execution]) -> None:
+        """Nobody is left to see the replies of these; those that are idle are over."""
+        for execution in executions:
+            execution.connection_closed = True
+            if execution.idle_date is not None:
+                self._finish(execution)
+
+    def interrupt(self) -> None:
+        """Somebody interrupts the kernel: what runs now, if it fails, was interrupted."""
+        for execution in self.pending.values():
+            if execution.request.client == "direct" or execution.bound:
+                execution.interrupted = True
+
+    def close(self, status: str, executions: list[Execution] | None = None) -> None:
+        """The kernel or the recorder goes: what is pending (or of it, these) ends here."""
+        for execution in list(self.pending.values()) if executions is None else executions:
+            if not execution.over:
+                self._finish(execution, status)
+        self.flush_late(now=True)
+
+    # iopub, drained in batches.
+
+    def iopub(self, header_bytes: bytes, parent_bytes: bytes, content: Callable[[], Any], size: int) -> None:
+        """
+        One iopub message; ``content`` parses its content when it is wanted.
+
+        Raises ValueError or KeyError when the header is not one.
+        """
+        header = orjson.loads(header_bytes)
+        kind = header["msg_type"]
+        counter = self._count(header)
+        execution = self._by_parent.get(parent_bytes)
+        state = content().get("execution_state") if kind == "status" else None
+        if execution is None or (execution.idle_date is not None and state == "busy"):
+            parent = orjson.loads(parent_bytes) if parent_bytes else {}
+            parent_kind = parent.get("msg_type") if isinstance(parent, dict) else None
+            if parent_kind != "execute_request":
+                self._others(kind, state, parent_kind, content)
+                return
+            execution = self._bind(str(parent.get("msg_id", "")), parent, parent_bytes)
+        execution.last_message_at = self._loop_time()
+        if kind == "status":
+            self._status(execution, state, str(header.get("date", "")), counter)
+        elif kind == "execute_input":
+            self._execute_input(execution, content())
+        elif kind in OUTPUT_TYPES:
+            self._output(execution, kind, content(), size)
+
+    def end_of_batch(self) -> None:
+        """All that had come was looked at: begin what is new, end what has waited long enough."""
+        for execution in self._new:
+            if not execution.begun and not execution.over:
+                self._begin(execution)
+        self._new.clear()
+        if self.pending:
+            now = self._loop_time()
+            for execution in list(self.pending.values()):
+                if self._has_waited(execution, now):
+                    self._finish(execution)
+        if self._late:
+            self.flush_late()
+
+    def flush_late(self, *, now: bool = False) -> None:
+        """Report late outputs that are due, or all of them."""
+        time = self._loop_time()
+        for execution in list(self._late.values()):
+            if now or time >= execution.late_due:
+                del self._late[execution.execution_id]
+                self._observer.late(self, execution)
+                execution.late = None
+
+    # Inside.
+
+    def _new_execution(self, request: Request) -> Execution:
+        reused = request.msg_id in self._msg_ids
+        self._msg_ids[request.msg_id] = None
+        if len(self._msg_ids) > 10_000:
+            self._msg_ids.popitem(last=False)
+        execution = Execution(self._new_id(), request, Outputs(limit=OUTPUT_LIMIT_BYTES), msg_id_reused=reused)
+        execution.last_message_at = self._loop_time()
+        self.pending[execution.execution_id] = execution
+        return execution
+
+    def _begin(self, execution: Execution) -> None:
+        execution.begun = True
+        self._observer.begun(self, execution)
+
+    def _bind(self, msg_id: str, parent: dict[str, Any], parent_bytes: bytes) -> Execution:
+        """The execution these parent bytes stand for from now on: the oldest such request, or a direct one."""
+        waiting = self._unbound.get(msg_id)
+        if waiting:
+            execution = waiting.popleft()
+            if not waiting:
+                del self._unbound[msg_id]
+        else:
+            execution = self._new_execution(
+                Request(msg_id, "direct", "unknown", self._clock(), subshell=bool(parent.get("subshell_id")))
+            )
+            self._new.append(execution)
+        execution.bound = True
+        self._by_parent[parent_bytes] = execution
+        self._parents.setdefault(execution.execution_id, []).append(parent_bytes)
+        return execution
+
+    def _status(self, execution: Execution, state: Any, date: str, counter: int | None) -> None:
+        if state == "busy" and execution.busy_date is None:
+            execution.busy_date = date
+            if counter is not None:
+                execution.counter_at_busy = (self._counter_prefix, counter, self._accounted)
+        elif state == "idle" and execution.idle_date is None:
+            execution.idle_date = date
+            execution.idle_at = self._loop_time()
+            self._accounted += 1  # its reply
+            self._count_missed(execution, counter)
+            if execution.reply_seen or execution.request.client == "direct" or execution.connection_closed:
+                self._finish(execution)
+
+    def _execute_input(self, execution: Execution, content: dict[str, Any]) -> None:
+        if isinstance(code := content.get("code"), str):
+            execution.input_code = code
+        if isinstance(count := content.get("execution_count"), int) and not isinstance(count, bool):
+            execution.execution_count = count
+
+    def _output(self, execution: Execution, kind: str, content: dict[str, Any], size: int) -> None:
+        if kind == "update_display_data":
+            self._update_displays(content)
+            if not execution.over:
+                execution.outputs.add(kind, content, size)
+            return
+        if kind == "error" and execution.error_name is None and not execution.over:
+            execution.error_name = str(content.get("ename", ""))
+        if not execution.over:
+            execution.outputs.add(kind, content, size)
+            return
+        self._late_outputs(execution, "output").add(kind, content, size)
+        if execution.execution_id in self._recent:
+            execution.outputs.add(kind, content, size)
+
+    def _update_displays(self, content: dict[str, Any]) -> None:
+        """An update reaches every display of that name, in whichever cell it stands."""
+        transient = content.get("transient")
+        display_id = transient.get("display_id") if isinstance(transient, dict) else None
+        if not isinstance(display_id, str):
+            return
+        for other, _ in list(self._recent.values()):
+            if display_id in other.outputs.display_ids and other.outputs.update_display(display_id, content):
+                self._late_outputs(other, "display_update").add("display_data", content, 0)
+        for running in self.pending.values():
+            if display_id in running.outputs.display_ids:
+                running.outputs.update_display(display_id, content)
+
+    def _late_outputs(self, execution: Execution, cause: Any) -> Outputs:
+        if execution.late is None:
+            execution.late = Outputs(limit=RECENT_EACH_BYTES)
+            execution.late_cause = cause
+            execution.late_due = self._loop_time() + LATE_SECONDS
+            self._late[execution.execution_id] = execution
+        return execution.late
+
+    def _others(self, kind: str, state: Any, parent_kind: Any, content: Callable[[], Any]) -> None:
+        """Messages that belong to no execution: only what they say about counters, interrupts and displays."""
+        if kind == "status" and state == "idle" and parent_kind is not None and parent_kind not in WITHOUT_REPLY:
+            self._accounted += 1
+        if parent_kind == "interrupt_request" and state == "busy":
+            self.interrupt()
+        if kind == "update_display_data":
+            self._update_displays(content())
+
+    def _has_waited(self, execution: Execution, now: float) -> bool:
+        if execution.idle_date is not None:
+            return now - execution.idle_at > REPLY_GRACE_SECONDS
+        return execution.reply_seen and now - execution.last_message_at > IDLE_GRACE_SECONDS
+
+    def _finish(self, execution: Execution, status: str | None = None) -> None:
+        if execution.over:
+            return
+        if not execution.begun:
+            self._begin(execution)
+        execution.over = True
+        self._forget(execution)
+        self._observer.finished(self, execution, status or execution.status())
+        self._remember(execution)
+
+    def _forget(self, execution: Execution) -> None:
+        self.pending.pop(execution.execution_id, None)
+        for table in (self._unbound, self._unreplied):
+            waiting = table.get(execution.request.msg_id)
+            if waiting and execution in waiting:
+                waiting.remove(execution)
+                if not waiting:
+                    del table[execution.request.msg_id]
+
+    def _remember(self, execution: Execution) -> None:
+        """Keep it for late outputs, within bounds; of large outputs only that it was there."""
+        parents = self._parents.pop(execution.execution_id, [])
+        if execution.outputs.size > RECENT_EACH_BYTES:
+            execution.outputs = Outputs(limit=0)
+            execution.outputs.overflow = True
+        self._recent[execution.execution_id] = (execution, parents)
+        held = sum(old.outputs.size for old, _ in self._recent.values()) if len(self._recent) % 16 == 0 else 0
+        while len(self._recent) > RECENT_EXECUTIONS or held > RECENT_BYTES:
+            _, (old, old_parents) = self._recent.popitem(last=False)
+            held -= old.outputs.size
+            for parent in old_parents:
+                if self._by_parent.get(parent) is old:
+                    del self._by_parent[parent]
+
+    def _count(self, header: dict[str, Any]) -> int | None:
+        """
+        Follow the counter at the end of jupyter_client's msg_ids (``<session>_<pid>_<n>``).
+
+        Every message a kernel sends, on any channel, takes the next number: numbers that neither
+        iopub nor the replies account for were lost on the way here.
+        """
+        prefix, _, number = str(header.get("msg_id", "")).rpartition("_")
+        if not prefix or not number.isdigit():
+            return None
+        if prefix != self._counter_prefix:
+            if header.get("msg_type") != "status":
+                return None  # another process of the kernel's, a fork, prints
+            self._counter_prefix = prefix
+        self._accounted += 1
+        return int(number)
+
+    def _count_missed(self, execution: Execution, counter: int | None) -> None:
+        if counter is None or execution.counter_at_busy is None:
+            return
+        prefix, first, accounted = execution.counter_at_busy
+        if prefix != self._counter_prefix:
+            return
+        missed = (counter - first) - (self._accounted - accounted)
+        if missed > (UNSEEN_STDIN if execution.request.client == "direct" else 0):
+            execution.iopub_missed = missed
