@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from exec_events_schemas.spool_layout import FILE_SUFFIX
+import orjson
+from exec_events_schemas.sources.jsonl import line_of
+from exec_events_schemas.sources.spool import SpoolSource
 
-SPOOL_FOLDER = "exec-events"
+from exec_events.paths import FOLDER_NAME
 
 # {"event": ..., "seal": {"chain", "seq", "prev"}, "hash": "sha256:..."}
 Record = dict[str, Any]
@@ -20,21 +19,14 @@ Record = dict[str, Any]
 
 def records(data_dir: Path) -> list[Record]:
     """
-    All records under a Jupyter data folder: files by name, records as they were sealed.
+    All records under a Jupyter data folder: files by start of their recorder, records as sealed.
 
     It reads what is committed at the moment, also while servers write and after they were killed.
     """
-    found: list[Record] = []
-    for file in sorted((data_dir / SPOOL_FOLDER).glob(f"*{FILE_SUFFIX}")):
-        try:
-            with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
-                rows = connection.execute("SELECT record, hash FROM records ORDER BY id").fetchall()
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):  # it was just created
-                continue
-            raise
-        found += [{**json.loads(record), "hash": f"sha256:{bytes(leaf).hex()}"} for record, leaf in rows]
-    return found
+    folder = data_dir / FOLDER_NAME
+    if not folder.is_dir():
+        return []
+    return [orjson.loads(line_of(stored)) for stored in SpoolSource(folder)]
 
 
 def events(data_dir: Path, name: str) -> list[dict[str, Any]]:

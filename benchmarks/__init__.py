@@ -1,0 +1,1 @@
+"""What recording costs, measured against the stock server: ``python -m benchmarks``."""
