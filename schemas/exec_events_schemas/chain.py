@@ -124,7 +124,7 @@ class Verifier:
     def _add_slowly(self, stored: StoredRecord, digest: bytes, place: Place) -> None:
         try:
             seal = seal_of(stored.record)
-        except MalformedRecord as error:
+        except (MalformedRecord, UnicodeDecodeError) as error:
             self._find(Kind.MALFORMED, None, None, place, str(error))
             return
         name = seal.chain.encode()
