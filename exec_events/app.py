@@ -41,7 +41,7 @@ class ExecEvents(ExtensionApp):
     identity = Enum(
         ["pseudonym", "plain"],
         default_value="pseudonym",
-        help="What stands for users and notebook paths in events: a pseudonym under the site's key, or their plain names.",
+        help="What stands for users and notebook paths in events: pseudonyms under the site's key, or the plain names.",
     ).tag(config=True)
 
     subjects = Enum(
@@ -61,7 +61,8 @@ class ExecEvents(ExtensionApp):
     required = Bool(
         False,
         help="""Run nothing that cannot be recorded: a request that comes through this server is durable on disk before
-        its kernel sees it, or is refused. A client that connects to a kernel directly by ZeroMQ is recorded but not stopped.""",
+        its kernel sees it, or is refused. A client that connects to a kernel directly by ZeroMQ is recorded but not
+        stopped.""",
     ).tag(config=True)
 
     deliver_to = List(
@@ -133,12 +134,10 @@ class ExecEvents(ExtensionApp):
 
     def _put_together(self) -> None:
         server = self.serverapp
-        assert server is not None, "jupyter_server links an extension before it initialises it"  # noqa: S101
+        assert server is not None, "jupyter_server links an extension before it initialises it"
         folder = Path(self.spool) if self.spool else paths.spool_folder()
         recorder_id = str(uuid.uuid4())
-        self._spool = Spool(
-            folder, recorder_id, self.log, started_at=rfc3339(now_us()), max_bytes=self.spool_max_bytes
-        )
+        self._spool = Spool(folder, recorder_id, self.log, started_at=rfc3339(now_us()), max_bytes=self.spool_max_bytes)
         describer = Describer(recorder_id, self.trust, self._pseudonyms(), self._hasher(), LastRuns())
         self._emitter = Emitter(server.event_logger, self.log)
         self._emitter.install()
@@ -193,7 +192,7 @@ class ExecEvents(ExtensionApp):
     def _follow_sessions(self, sessions: Any) -> None:
         """Learn which notebook a kernel serves, and when it is renamed."""
         recorder = self.recorder
-        assert recorder is not None  # noqa: S101
+        assert recorder is not None
 
         def following(original: Any) -> Any:
             @functools.wraps(original)

@@ -150,7 +150,7 @@ class Describer:
     def late(self, watch: KernelWatch, execution: Execution, now_us: int) -> dict[str, Any]:
         """The late_output event of an execution that is over."""
         base, late = execution.base, execution.late
-        assert late is not None, "only executions with late outputs are described as late"  # noqa: S101
+        assert late is not None, "only executions with late outputs are described as late"
         kept = ("recorder_id", "trust", "execution_id", "subject", "subject_from", "kernel_id", "kernel_name")
         data = {key: base[key] for key in (*kept, "notebook", "cell_id") if key in base}
         data |= {

@@ -13,7 +13,7 @@ import threading
 from typing import Any
 
 import jsonschema_rs
-from exec_events_schemas import catalogue
+from exec_events_schemas.catalogue import catalogue, load
 from jsonschema import ValidationError
 from jupyter_events import EventLogger
 from jupyter_events.schema import EventSchema
@@ -79,7 +79,7 @@ class IsolatedHandler(logging.Handler):
             self.dropped += 1
             if self.dropped in (1, 100, 10_000):
                 self._log.warning(
-                    "exec-events: the event handler %r is too slow: %d events dropped for it (none is lost to the record).",
+                    "exec-events: the event handler %r is too slow: %d events dropped for it (the record has them).",
                     self.handler,
                     self.dropped,
                 )
@@ -126,8 +126,8 @@ class Emitter(logging.Handler):
 
     def install(self) -> None:
         """Register the schemas, the guard and the handlers."""
-        for schema_id in catalogue.schema_ids():
-            schema = EventSchema(catalogue.load(schema_id), validator_class=FastValidator)  # type: ignore[arg-type]
+        for schema_id in (name.id for name in catalogue()):
+            schema = EventSchema(load(schema_id), validator_class=FastValidator)  # type: ignore[arg-type]
             self._schemas[schema_id] = schema
             self._event_logger.register_event_schema(schema)  # type: ignore[arg-type]
             self._event_logger.add_modifier(schema_id=schema_id, modifier=self._guard)

@@ -114,11 +114,13 @@ class Keeper:
             chain = chain_of(left.recorder_id, data["subject"]) if name == "cell_execution" else left.recorder_id
             if name == "recorder":
                 await self._written(spool)
-                data = {**data, "heads": self._recorder.heads_of(spool)}
+                data["heads"] = self._recorder.heads_of(spool)
             try:
                 event = self._emitter.send(f"{PREFIX}{name}/v1", data)
             except ValidationError as error:
-                self._log.error("exec-events: what recorder %s left breaks its schema: %s", left.recorder_id, error.message)
+                self._log.error(
+                    "exec-events: what recorder %s left breaks its schema: %s", left.recorder_id, error.message
+                )
                 continue
             spool.append(event, chain, closes=execution_id)
         await self._written(spool)
@@ -174,7 +176,7 @@ class Keeper:
             for deliverer in self._deliverers:
                 deliverer.add(spool)
             while not all(deliverer.is_drained(spool) for deliverer in self._deliverers):
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.5)  # noqa: ASYNC110 (acknowledgements come from another thread)
             for deliverer in self._deliverers:
                 deliverer.remove(spool)
         if (adopted := self._adopted.pop(left.recorder_id, None)) is not None:

@@ -84,7 +84,9 @@ class ListenerThread:
             except queue.Full:
                 self._dropped += 1
                 if self._dropped in (1, 100, 10_000):
-                    self._log.warning("exec-events: listener %s is too slow: %d events dropped", self.name, self._dropped)
+                    self._log.warning(
+                        "exec-events: listener %s is too slow: %d events dropped", self.name, self._dropped
+                    )
 
     def state(self) -> ListenerState:
         """What became of its calls; reports a call that does not return, once."""

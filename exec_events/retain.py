@@ -38,7 +38,10 @@ def plan_cut(
     limit = min(delivered, file.last_id() - (0 if whole else 1))
     excess = 0
     if keep_bytes is not None:
-        used = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+        used = (
+            "SELECT (page_count - freelist_count) * page_size "
+            "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+        )
         excess = int(connection.execute(used).fetchone()[0]) - keep_bytes
     last, commitments = 0, list[str]()
     cuts: dict[str, dict[str, Any]] = {}

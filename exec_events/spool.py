@@ -72,7 +72,8 @@ class SpoolState:
 class CommitObserver(Protocol):
     """Called on the writer thread with what was just committed; must return at once."""
 
-    def __call__(self, sealed: list[Sealed], /) -> None: ...
+    def __call__(self, sealed: list[Sealed], /) -> None:
+        """Take note."""
 
 
 @dataclass(slots=True)
@@ -468,5 +469,3 @@ def _file_size(path: Path) -> int:
         except OSError:
             continue
     return total
-
-

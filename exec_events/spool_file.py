@@ -23,8 +23,11 @@ from .errors import SpoolError
 # SQLite's WAL needs shared memory, which these do not share between machines
 # (https://sqlite.org/wal.html, section 1): on them the rollback journal is used.
 NETWORK_FILE_SYSTEMS = frozenset(
-    "nfs nfs4 cifs smb3 smbfs afs ceph fuse.ceph fuse.sshfs fuse.s3fs fuse.gcsfuse glusterfs fuse.glusterfs "
-    "lustre gpfs beegfs 9p ocfs2 gfs2 pvfs2 davfs fuse.rclone fuse.juicefs virtiofs".split()
+    (
+        *("9p", "afs", "beegfs", "ceph", "cifs", "davfs", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2"),
+        *("pvfs2", "smb3", "smbfs", "virtiofs", "fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.juicefs"),
+        *("fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
+    )
 )
 BUSY_TIMEOUT_SECONDS = 2.0
 # Records of about 1 kB leave a sixth of SQLite's default page of 4 kB unused; large pages write faster.

@@ -42,7 +42,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "EXEC_EVENTS"})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "EXEC_EVENTS"}
+)
 @click.version_option(__version__, prog_name="exec-events")
 def main() -> None:
     """A tamper-evident record of every execution of every Jupyter kernel."""

@@ -80,7 +80,9 @@ class InProcessTap:
                 owner, attribute, original = _originals.pop(name)
                 setattr(owner, attribute, original)
 
-    def send(self, client: KernelClient, watch: KernelWatch, message: dict[str, Any], send: Callable[[Any], None]) -> None:
+    def send(
+        self, client: KernelClient, watch: KernelWatch, message: dict[str, Any], send: Callable[[Any], None]
+    ) -> None:
         """Pass one execute_request of an in-process client on; raises NotRecorded in required mode."""
         if threading.get_ident() != self._thread:
             send(message)

@@ -18,9 +18,7 @@ from exec_events.outputs import Outputs
 
 from .execution import Execution, Identity, Request
 
-OUTPUT_TYPES = frozenset(
-    {"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"}
-)
+OUTPUT_TYPES = frozenset({"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"})
 # Requests that have no reply; all others account for one message the kernel sent elsewhere than iopub.
 WITHOUT_REPLY = frozenset({"comm_open", "comm_msg", "comm_close"})
 

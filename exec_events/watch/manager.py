@@ -110,7 +110,7 @@ class KernelTaps:
         self.hurry()
         try:
             await asyncio.wait_for(event.wait(), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self._log.warning(
                 "exec-events: kernel %s was not heard within %.0f s; its next execution may be recorded incompletely.",
                 kernel_id,

@@ -94,7 +94,9 @@ def _channel(name: Any) -> Channel:
     return "control" if name == "control" else "shell"
 
 
-def incoming_execute_request(message: str | bytes, v1: bool) -> tuple[Channel, dict[str, Any], Any, dict[str, Any]] | None:
+def incoming_execute_request(
+    message: str | bytes, v1: bool
+) -> tuple[Channel, dict[str, Any], Any, dict[str, Any]] | None:
     """
     (channel, header, metadata, content) when a websocket message is an execute_request, else None.
 
@@ -149,7 +151,11 @@ def refusal(header: dict[str, Any], reason: str) -> list[tuple[str, str, dict[st
     return [
         ("iopub", "status", {"execution_state": "busy"}),
         ("iopub", "error", error),
-        ("shell", "execute_reply", {"status": "error", "execution_count": 0, "user_expressions": {}, "payload": [], **error}),
+        (
+            "shell",
+            "execute_reply",
+            {"status": "error", "execution_count": 0, "user_expressions": {}, "payload": [], **error},
+        ),
         ("iopub", "status", {"execution_state": "idle"}),
     ]
 
@@ -214,9 +220,7 @@ def tapped(base: type, gate: Gate) -> type:
                     return None
                 channel, header, metadata, content = found
                 identity = gate.identity(self.websocket_handler.current_user)
-                execution = watch.requested(
-                    request_from(header, metadata, content, channel, identity, gate.now_us())
-                )
+                execution = watch.requested(request_from(header, metadata, content, channel, identity, gate.now_us()))
             except Exception:
                 gate.trouble("an execute_request")
                 return None

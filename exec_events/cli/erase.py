@@ -1,0 +1,72 @@
+"""``exec-events erase NAME``: one subject's stored code and outputs go; the events, and every chain, stay."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import click
+from exec_events_schemas.spool_layout import FILE_SUFFIX
+
+from exec_events import paths
+from exec_events.errors import ConfigurationError
+from exec_events.privacy import Pseudonyms, read_key
+
+BUSY_SECONDS = 30
+
+
+def erase_subject(path: Path, subjects: list[str]) -> int:
+    """
+    Remove the stored bodies of ``subjects`` (as events name them) from one spool file; returns how many.
+
+    Works beside a running server. Raises sqlite3.Error when the file cannot be written.
+    """
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
+        connection.execute("PRAGMA secure_delete=ON")
+        marks = ", ".join("?" * len(subjects))
+        removed = connection.execute(f"DELETE FROM contents WHERE subject IN ({marks})", subjects).rowcount  # noqa: S608
+        # The journal holds the pages as they were: bring it into the file and empty it.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return removed
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--spool",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="The spool's folder; by default this user's.",
+)
+@click.option(
+    "--key-file", type=click.Path(path_type=Path), default=None, help="The site's key; by default this user's."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase(name: str, spool: Path | None, key_file: Path | None, yes: bool) -> None:
+    """
+    Remove the stored code and outputs of NAME, a user's name or a subject as events carry it.
+
+    Events hold only commitments to what is removed, so every chain stays valid. Nothing brings it back.
+    """
+    folder = spool or paths.spool_folder()
+    subjects = [name]
+    if not name.startswith("p:"):
+        try:
+            subjects.append(Pseudonyms(read_key(key_file or paths.key_file())).subject(name))
+        except ConfigurationError as error:
+            click.echo(f"without pseudonyms: {error}", err=True)
+    files = sorted(folder.glob(f"*{FILE_SUFFIX}"))
+    if not files:
+        raise click.ClickException(f"no spool in {folder}; name one with --spool")
+    if not yes:
+        click.confirm(f"Remove the stored code and outputs of {name} from {len(files)} files in {folder}?", abort=True)
+    removed = 0
+    for path in files:
+        try:
+            removed += erase_subject(path, subjects)
+        except sqlite3.Error as error:
+            raise click.ClickException(
+                f"{path}: {error}. Nothing is removed from it; run the command again."
+            ) from error
+    click.echo(f"{removed} bodies removed")
