@@ -36,7 +36,11 @@ async def measure_spool(quick: bool) -> list[Figure]:
     rates = []
     for turn in range(REPEATS):
         with _spool() as spool:
-            rates.append(_rate(spool, count, lambda n, spool=spool: spool.append(ready[n], CHAIN)))
+
+            def put(n: int, spool: Spool = spool) -> None:
+                spool.append(ready[n], CHAIN)
+
+            rates.append(_rate(spool, count, put))
             size = _check(spool, count)
         progress(f"spool {turn + 1}/{REPEATS}: {rates[-1]:,.0f} events/s of {size:.0f} bytes")
     name = "spool: sealed and committed, one writer"
@@ -57,7 +61,7 @@ async def measure_emit(quick: bool) -> list[Figure]:
         with _spool() as spool:
 
             def emit(n: int, emitter: Emitter = emitter, spool: Spool = spool) -> None:
-                spool.append(emitter.emit(SCHEMA_ID, ready[n]), CHAIN)
+                spool.append(emitter.send(SCHEMA_ID, ready[n]), CHAIN)
 
             rates.append(_rate(spool, count, emit))
             _check(spool, count)

@@ -58,7 +58,6 @@ def _write(folder: Path, count: int) -> None:
                 event = {"__schema__": SCHEMA_ID, "__schema_version__": "1", **cell_execution(number)}
                 record, last = seal(event, CHAIN, last)
                 batch.records.append((number + 2, record, last.hash))
-            batch.heads[CHAIN] = last
             file.write(batch)
     finally:
         file.close()
