@@ -135,7 +135,8 @@ class Spool:
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._urgent = threading.Event()
         self._held: list[_Item] = []
-        self._bytes_waiting = 0
+        self._bytes_in = 0
+        self._bytes_out = 0
         self._lost = 0
         self._heads: dict[str, Head] = {}
         self._last_id = 0
@@ -164,25 +165,25 @@ class Spool:
         no canonical form; counts it as lost when memory for what cannot be written is full.
         """
         item = _Append(chain, canonical(event), closes, contents)
-        if self._bytes_waiting > self._held_bytes_limit:
+        if self._bytes_in - self._bytes_out > self._held_bytes_limit:
             self._lost += 1
             return
-        self._bytes_waiting += _size(item)
+        self._bytes_in += _size(item)
         self._queue.put(item)
 
     def begin(self, execution_id: str, note: bytes) -> None:
         """Note that an execution has begun; ``note`` is the JSON its closing event would be made of."""
-        if self._bytes_waiting > self._held_bytes_limit:
+        if self._bytes_in - self._bytes_out > self._held_bytes_limit:
             return
         item = _Begin(execution_id, note, None)
-        self._bytes_waiting += _size(item)
+        self._bytes_in += _size(item)
         self._queue.put(item)
 
     def begin_durably(self, execution_id: str, note: bytes) -> Future[None]:
         """As `begin`, and the future resolves once it is on disk; it fails with SpoolError when it cannot be."""
         done: Future[None] = Future()
         item = _Begin(execution_id, note, done)
-        self._bytes_waiting += _size(item)
+        self._bytes_in += _size(item)
         self._queue.put(item)
         self._urgent.set()
         return done
@@ -307,14 +308,14 @@ class Spool:
         while self._held:
             taken = self._take()
             if not self._is_open:
-                self._refuse_durable(taken)
+                self._refuse_durable()
                 return
             try:
                 self._check_size()
                 self._commit(taken)
             except (sqlite3.Error, OSError, SpoolError) as error:
                 self._failed(error)
-                self._refuse_durable(taken)
+                self._refuse_durable()
                 if not (_is_damage(error) and self._replace_damaged(error)):
                     return
             else:
@@ -341,7 +342,7 @@ class Spool:
             self._last_id = sealed[-1].id
         self._open_executions = (self._open_executions | batch.begun.keys()).difference(batch.closed)
         for item in items:
-            self._bytes_waiting -= _size(item)
+            self._bytes_out += _size(item)
             if isinstance(item, _Begin) and item.done is not None:
                 item.done.set_result(None)
         if sealed:
@@ -419,19 +420,19 @@ class Spool:
         self._problem = None
         self._failures = 0
 
-    def _refuse_durable(self, items: list[_Item]) -> None:
+    def _refuse_durable(self) -> None:
         """Fail what somebody waits for: in required mode what cannot be recorded does not run."""
         reason = SpoolError(self._problem or "the spool cannot be written")
         kept: list[_Item] = []
-        for item in items:
+        for item in self._held:
             if isinstance(item, _Begin) and item.done is not None:
-                self._bytes_waiting -= _size(item)
+                self._bytes_out += _size(item)
                 item.done.set_exception(reason)
             elif isinstance(item, _Call):
                 item.done.set_exception(reason)
             else:
                 kept.append(item)
-        self._held[: len(items)] = kept
+        self._held = kept
 
     def _replace_damaged(self, error: BaseException) -> bool:
         """Set a damaged file aside and go on in a new one; its chains continue where they were."""

@@ -53,6 +53,15 @@ class Request:
     notebook: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ParentKey:
+    """What a parent header says of the execute_request it stands for."""
+
+    session: str
+    msg_id: str
+    subshell: bool
+
+
 @dataclass(slots=True)
 class Execution:
     """
@@ -69,6 +78,7 @@ class Execution:
     base: dict[str, Any] = field(default_factory=dict)
     chain: str = ""
     bound: bool = False
+    parent: ParentKey | None = None
     busy_date: str | None = None
     idle_date: str | None = None
     input_code: str | None = None

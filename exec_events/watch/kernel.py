@@ -1,9 +1,9 @@
 """
 One kernel's messages in, its executions out: the state machine, without sockets.
 
-An execution is known by the order of requests, not by msg_id, which a client may use again. iopub
-messages find theirs by the exact bytes of the parent header: one parse per cell, and nothing a kernel
-writes elsewhere in a message can be mistaken for it.
+An execution is known by the order of requests, not by msg_id, which a client may use again: each time
+the kernel says busy for a msg_id, the oldest request of that msg_id that is not running yet has begun.
+Parent headers are parsed once for each spelling of them, which is once or twice a cell.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 
 from exec_events.outputs import Outputs
 
-from .execution import Execution, Identity, Request
+from .execution import Execution, Identity, ParentKey, Request
 
 OUTPUT_TYPES = frozenset({"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"})
 # Requests that have no reply; all others account for one message the kernel sent elsewhere than iopub.
@@ -26,6 +26,7 @@ REPLY_GRACE_SECONDS = 0.1
 IDLE_GRACE_SECONDS = 2.0
 LATE_SECONDS = 0.5
 RECENT_EXECUTIONS = 256
+PARENTS_CACHED = 4096
 RECENT_BYTES = 16 * 1024 * 1024
 RECENT_EACH_BYTES = 1024 * 1024
 OUTPUT_LIMIT_BYTES = 64 * 1024 * 1024
@@ -78,9 +79,9 @@ class KernelWatch:
         self._new_id = new_id
         self._unbound: dict[str, deque[Execution]] = {}
         self._unreplied: dict[str, deque[Execution]] = {}
-        self._by_parent: dict[bytes, Execution] = {}
-        self._recent: OrderedDict[str, tuple[Execution, list[bytes]]] = OrderedDict()
-        self._parents: dict[str, list[bytes]] = {}
+        self._parents: dict[bytes, ParentKey | str | None] = {}
+        self._current: dict[ParentKey, Execution] = {}
+        self._recent: OrderedDict[str, Execution] = OrderedDict()
         self._msg_ids: OrderedDict[str, None] = OrderedDict()
         self._new: list[Execution] = []
         self._late: dict[str, Execution] = {}
@@ -161,15 +162,14 @@ class KernelWatch:
         header = orjson.loads(header_bytes)
         kind = header["msg_type"]
         counter = self._count(header)
-        execution = self._by_parent.get(parent_bytes)
         state = content().get("execution_state") if kind == "status" else None
+        parent = self._parent(parent_bytes)
+        if not isinstance(parent, ParentKey):
+            self._others(kind, state, parent, content)
+            return
+        execution = self._current.get(parent)
         if execution is None or (execution.idle_date is not None and state == "busy"):
-            parent = orjson.loads(parent_bytes) if parent_bytes else {}
-            parent_kind = parent.get("msg_type") if isinstance(parent, dict) else None
-            if parent_kind != "execute_request":
-                self._others(kind, state, parent_kind, content)
-                return
-            execution = self._bind(str(parent.get("msg_id", "")), parent, parent_bytes)
+            execution = self._bind(parent)
         execution.last_message_at = self._loop_time()
         if kind == "status":
             self._status(execution, state, str(header.get("date", "")), counter)
@@ -217,21 +217,37 @@ class KernelWatch:
         execution.begun = True
         self._observer.begun(self, execution)
 
-    def _bind(self, msg_id: str, parent: dict[str, Any], parent_bytes: bytes) -> Execution:
-        """The execution these parent bytes stand for from now on: the oldest such request, or a direct one."""
-        waiting = self._unbound.get(msg_id)
+    def _parent(self, parent_bytes: bytes) -> ParentKey | str | None:
+        """Of an execute_request, what tells it from others; of any other request, its msg_type."""
+        try:
+            return self._parents[parent_bytes]
+        except KeyError:
+            header = orjson.loads(parent_bytes) if parent_bytes else None
+        parent: ParentKey | str | None = None
+        if isinstance(header, dict) and header.get("msg_type") == "execute_request":
+            key = (str(header.get("session", "")), str(header.get("msg_id", "")), bool(header.get("subshell_id")))
+            parent = ParentKey(*key)
+        elif isinstance(header, dict) and header.get("msg_type"):
+            parent = str(header["msg_type"])
+        if len(self._parents) >= PARENTS_CACHED:
+            self._parents.clear()
+        self._parents[parent_bytes] = parent
+        return parent
+
+    def _bind(self, parent: ParentKey) -> Execution:
+        """The execution this parent stands for from now on: the oldest such request, or a direct one."""
+        waiting = self._unbound.get(parent.msg_id)
         if waiting:
             execution = waiting.popleft()
             if not waiting:
-                del self._unbound[msg_id]
+                del self._unbound[parent.msg_id]
         else:
-            execution = self._new_execution(
-                Request(msg_id, "direct", "unknown", self._clock(), subshell=bool(parent.get("subshell_id")))
-            )
+            request = Request(parent.msg_id, "direct", "unknown", self._clock(), subshell=parent.subshell)
+            execution = self._new_execution(request)
             self._new.append(execution)
         execution.bound = True
-        self._by_parent[parent_bytes] = execution
-        self._parents.setdefault(execution.execution_id, []).append(parent_bytes)
+        execution.parent = parent
+        self._current[parent] = execution
         return execution
 
     def _status(self, execution: Execution, state: Any, date: str, counter: int | None) -> None:
@@ -274,7 +290,7 @@ class KernelWatch:
         display_id = transient.get("display_id") if isinstance(transient, dict) else None
         if not isinstance(display_id, str):
             return
-        for other, _ in list(self._recent.values()):
+        for other in list(self._recent.values()):
             if display_id in other.outputs.display_ids and other.outputs.update_display(display_id, content):
                 self._late_outputs(other, "display_update").add("display_data", content, 0)
         for running in self.pending.values():
@@ -324,18 +340,16 @@ class KernelWatch:
 
     def _remember(self, execution: Execution) -> None:
         """Keep it for late outputs, within bounds; of large outputs only that it was there."""
-        parents = self._parents.pop(execution.execution_id, [])
         if execution.outputs.size > RECENT_EACH_BYTES:
             execution.outputs = Outputs(limit=0)
             execution.outputs.overflow = True
-        self._recent[execution.execution_id] = (execution, parents)
-        held = sum(old.outputs.size for old, _ in self._recent.values()) if len(self._recent) % 16 == 0 else 0
+        self._recent[execution.execution_id] = execution
+        held = sum(old.outputs.size for old in self._recent.values()) if len(self._recent) % 16 == 0 else 0
         while len(self._recent) > RECENT_EXECUTIONS or held > RECENT_BYTES:
-            _, (old, old_parents) = self._recent.popitem(last=False)
+            _, old = self._recent.popitem(last=False)
             held -= old.outputs.size
-            for parent in old_parents:
-                if self._by_parent.get(parent) is old:
-                    del self._by_parent[parent]
+            if old.parent is not None and self._current.get(old.parent) is old:
+                del self._current[old.parent]
 
     def _count(self, header: dict[str, Any]) -> int | None:
         """
