@@ -23,19 +23,19 @@ _ATOMS = frozenset({str, bool, type(None)})
 _LAST_BEFORE_SURROGATES = "\ud7ff"
 
 
-def canonical_json(value: Any) -> bytes:
+def canonical_json(value: Any, max_depth: int = MAX_DEPTH) -> bytes:
     """
     RFC 8785 bytes of a JSON value (dicts, lists, strings, numbers, booleans, None).
 
     Raises:
-        ValueError: it is nested deeper than `MAX_DEPTH`, or holds something that is not JSON.
+        ValueError: it is nested deeper than ``max_depth`` levels (at most 250), or holds something that is not JSON.
     """
     try:
-        return _dump(_prepared(value, 0))
+        return _dump(_prepared(value, max_depth))
     except TypeError:
         pass
     try:
-        return _dump(_prepared(_well_formed(value, 0), 0))
+        return _dump(_prepared(_well_formed(value), max_depth))
     except TypeError as error:
         raise ValueError(f"not a JSON value: {error}") from error
 
@@ -49,7 +49,7 @@ def _dump(prepared: Any) -> bytes:
     return orjson.dumps(prepared, option=orjson.OPT_SORT_KEYS)
 
 
-def _prepared(value: Any, depth: int) -> Any:
+def _prepared(value: Any, room: int) -> Any:
     """The value such that orjson writes it as RFC 8785 wants; the same object where it does already."""
     kind = type(value)
     if kind in _ATOMS:
@@ -58,33 +58,33 @@ def _prepared(value: Any, depth: int) -> Any:
         return value if -_MAX_INTEGER <= value <= _MAX_INTEGER else _number(value)
     if kind is float:
         return _number(value)
-    if depth >= MAX_DEPTH:
-        raise ValueError(f"JSON nested deeper than {MAX_DEPTH} levels")
+    if room <= 0:
+        raise ValueError("JSON nested too deep")
     if isinstance(value, dict):
-        return _members(value, depth + 1)
+        return _members(value, room - 1)
     if isinstance(value, (list, tuple)):
-        return _items(value, depth + 1)
+        return _items(value, room - 1)
     raise ValueError(f"not a JSON value: {kind.__name__}")
 
 
-def _items(values: Iterable[Any], depth: int) -> Any:
+def _items(values: Iterable[Any], room: int) -> Any:
     kinds = set(map(type, values))
     if kinds <= _ATOMS:
         return values
     if kinds == {float}:
         return [number if _is_simple(number) else _number(number) for number in values]
-    return [_prepared(item, depth) for item in values]
+    return [_prepared(item, room) for item in values]
 
 
-def _members(values: dict[Any, Any], depth: int) -> Any:
+def _members(values: dict[Any, Any], room: int) -> Any:
     if not all(map(_sorts_the_same, values)):
         # Sorted here by UTF-16 code units, as RFC 8785 asks; orjson sorts by code points.
-        names = sorted(values, key=lambda name: name.encode("utf-16-be"))
-        members = [_dump(name) + b":" + _dump(_prepared(values[name], depth)) for name in names]
+        names = sorted(values, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
+        members = [_dump(name) + b":" + _dump(_prepared(values[name], room)) for name in names]
         return orjson.Fragment(b"{" + b",".join(members) + b"}")
     if set(map(type, values.values())) <= _ATOMS:
         return values
-    return {name: _prepared(item, depth) for name, item in values.items()}
+    return {name: _prepared(item, room) for name, item in values.items()}
 
 
 def _sorts_the_same(name: Any) -> bool:
@@ -112,14 +112,12 @@ def _number(number: float) -> Any:
     return orjson.Fragment(rfc8785.dumps(double))
 
 
-def _well_formed(value: Any, depth: int) -> Any:
+def _well_formed(value: Any) -> Any:
     if isinstance(value, str):
         return well_formed_text(value)
-    if depth >= MAX_DEPTH:
-        return value
     if isinstance(value, dict):
         # Sorted, so that of two names that become one the same member stays, whatever their order was.
-        return {well_formed_text(name): _well_formed(value[name], depth + 1) for name in sorted(value)}
+        return {well_formed_text(name): _well_formed(value[name]) for name in sorted(value)}
     if isinstance(value, (list, tuple)):
-        return [_well_formed(item, depth + 1) for item in value]
+        return [_well_formed(item) for item in value]
     return value

@@ -112,7 +112,7 @@ class StreamText:
     def __init__(self) -> None:
         self.size = 0
         self._finished: list[str] = []  # resolved; what follows cannot change them
-        self._unfinished: list[str] = []  # long lines in joined pieces, not resolved
+        self._unfinished: list[str] = []  # as they came, many joined to one
         self._chunks: list[str] = []  # as they came
         self._special = False
         self._waiting = 0
@@ -135,24 +135,17 @@ class StreamText:
 
     def text(self) -> str:
         """What JupyterLab would save for all that was appended."""
-        raw = "".join(self._unfinished) + "".join(self._chunks)
-        self._finished.append("")
-        text = "".join(self._finished) + (resolve(raw) if self._special else raw)
-        return text
+        if not self._special:
+            return "".join([*self._finished, *self._unfinished, *self._chunks])
+        return "".join([*self._finished, resolve("".join([*self._unfinished, *self._chunks]))])
 
     def _join_plain(self) -> None:
-        """Many small strings become one; the finished lines among them are never looked at again."""
-        before, newline, line = "".join(self._chunks).rpartition("\n")
-        if newline:
-            self._finished += [*self._unfinished, before + newline]
-            self._unfinished = []
-            self._chunks = [line]
-        else:
-            self._unfinished.append(line)
-            self._chunks = []
+        """Many small strings become one."""
+        self._unfinished.append("".join(self._chunks))
+        self._chunks.clear()
 
     def _settle(self) -> None:
-        raw = "".join(self._unfinished) + "".join(self._chunks)
+        raw = "".join([*self._unfinished, *self._chunks])
         finished, line = settle(raw)
         self._finished.append(finished)
         self._unfinished = []
