@@ -14,7 +14,7 @@ from typing import Any
 from exec_events_schemas.record import HASH_PREFIX, hash_text
 
 from .canonical_json import MAX_DEPTH, canonical_json
-from .outputs import canonical_outputs
+from .canonical_outputs import canonical_outputs
 from .syntax_tree import syntax_tree
 
 KEYED_PREFIX = "hmac-sha256:"
