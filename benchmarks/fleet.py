@@ -94,6 +94,8 @@ async def fleet(**configurations: str | None) -> AsyncIterator[list[Driven]]:
             one = Driven(name, server, client)
             await one.sequential(50)
             await one.pipelined(50)
+            if config is not None and not await one.executions_recorded():
+                raise RuntimeError(f"{name}: nothing is recorded, so nothing can be compared; its log:\n{server.log}")
             driven.append(one)
         yield driven
 

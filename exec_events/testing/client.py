@@ -1,7 +1,5 @@
 """A notebook front end without a browser: it speaks to a server as JupyterLab 4 and Notebook 7 do."""
 
-# ruff: noqa: ASYNC109 (a bound on each wait is part of what this class offers)
-
 from __future__ import annotations
 
 import asyncio

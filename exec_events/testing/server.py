@@ -73,7 +73,8 @@ class RunningServer:
         self.token = token or secrets.token_urlsafe(24)
         self.url = ""
         self._application = application
-        self._extensions = {**_installed_extensions_off(), "exec_events": recorder, **(extensions or {})}
+        own = {"exec_events": recorder, "jupyterlab": application == "lab"}
+        self._extensions = {**_installed_extensions_off(), **own, **(extensions or {})}
         self._config = config
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
