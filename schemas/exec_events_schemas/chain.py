@@ -269,9 +269,11 @@ def _heads(value: Any) -> list[tuple[str, Head]]:
 
 def _notes(recorders: list[str], ended: Set[str], running: Set[str]) -> Iterator[Note]:
     for recorder in recorders:
+        if recorder in ended:
+            continue
         if recorder in running:
             yield Note(recorder, "the server is running")
-        elif recorder not in ended:
+        else:
             yield Note(recorder, "it never said that it stopped: the tail may be missing, or the server crashed")
 
 

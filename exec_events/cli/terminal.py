@@ -1,0 +1,69 @@
+"""What a person sees: tables as wide as they need to be, and progress where it takes long."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+T = TypeVar("T")
+
+# Wide enough for any identifier: text in a pipe or a file is never cut.
+PIPE_WIDTH = 10_000
+_LOOK_EVERY = 4096
+
+
+def console() -> Console:
+    """A console on standard output: the terminal's width, or unbounded and plain where it is none."""
+    plain = not sys.stdout.isatty()
+    return Console(width=PIPE_WIDTH if plain else None, no_color=plain, highlight=False, soft_wrap=False)
+
+
+def with_progress(items: Iterable[T], what: str, after_seconds: float = 2.0) -> Iterator[T]:
+    """The items; once it has taken ``after_seconds``, their count is shown on standard error if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = progress.add_task(what)
+    began = time.monotonic()
+    try:
+        for count, item in enumerate(items):
+            if count % _LOOK_EVERY == 0:
+                seconds = time.monotonic() - began
+                if seconds >= after_seconds:
+                    progress.start()  # again and again, which does nothing
+                    progress.update(task, description=f"{what}: {count:,} records, {count / max(seconds, 1e-9):,.0f}/s")
+            yield item
+    finally:
+        progress.stop()
+
+
+def duration(microseconds: float) -> str:
+    """A duration for a person: 840 µs, 12 ms, 3.4 s, 5 min 06 s, 2 h 05 min."""
+    seconds = microseconds / 1e6
+    if microseconds < 1000:
+        return f"{microseconds:.0f} µs"
+    if seconds < 1:
+        return f"{microseconds / 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size(count: int) -> str:
+    """A size for a person: 512 B, 1.5 kB, 20.3 MB."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

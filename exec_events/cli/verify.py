@@ -1,0 +1,106 @@
+"""``exec-events verify``: whether a record was changed since it was sealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import click
+from exec_events_schemas.chain import Verifier
+from exec_events_schemas.errors import SourceError
+from exec_events_schemas.findings import Report
+from exec_events_schemas.sources import Source, StoredRecord
+from exec_events_schemas.sources.spool import SpoolSource, running_recorders
+
+from .source import EXIT_BROKEN, exit_unreadable, open_or_exit, source_argument
+from .terminal import with_progress
+
+SHOWN = 20
+
+
+def verify_source(source: Source, also: Callable[[StoredRecord], None] | None = None) -> Report:
+    """
+    The report on a whole source; recorders that run are known by their locks.
+
+    ``also`` is called with each record, whatever is wrong with it. Raises SourceError when the source
+    cannot be read.
+    """
+    verifier = Verifier()
+    running = _running(source)
+    for stored in with_progress(source.read(verifier.damaged), "verifying"):
+        verifier.add(stored)
+        if also is not None:
+            also(stored)
+    # Asked twice: one that stopped, or started, while its records were read was running too.
+    return verifier.finish(running | _running(source))
+
+
+@click.command()
+@source_argument
+@click.option("--all", "show_all", is_flag=True, help=f"Every broken record, not the first {SHOWN} only.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def verify(source: str | None, show_all: bool, as_json: bool) -> None:
+    """
+    Check that no record of SOURCE was changed, dropped, reordered or inserted since it was sealed.
+
+    SOURCE is as for `cat`. Exits with 0 when all is in order, with 1 and the first broken record when not,
+    with 2 when SOURCE cannot be read.
+    """
+    opened = open_or_exit(source)
+    try:
+        report = verify_source(opened)
+    except SourceError as error:
+        exit_unreadable(error)
+    if as_json:
+        click.echo(json.dumps(report_json(report), indent=2))
+    else:
+        for line in report_lines(report, opened.name, None if show_all else SHOWN):
+            click.echo(line)
+    if not report.ok:
+        raise SystemExit(EXIT_BROKEN)
+
+
+def report_lines(report: Report, name: str, limit: int | None) -> Iterator[str]:
+    """A report for a person: the broken records, at most ``limit``, then notes, counts and the verdict."""
+    shown = report.findings[:limit]
+    for finding in shown:
+        yield str(finding)
+    if hidden := len(report.findings) - len(shown):
+        yield f"... and {hidden:,} more; --all shows them"
+    for note in report.notes:
+        yield f"note: {note}"
+    counts = [
+        _counted(report.records, "record"),
+        _counted(report.chains, "chain"),
+        _counted(report.recorders, "recorder"),
+    ]
+    if report.duplicates:
+        counts.append(f"{_counted(report.duplicates, 'record')} twice, which is no fault")
+    yield f"{name}: {', '.join(counts)}"
+    if report.ok:
+        yield "OK: no record was changed, dropped, reordered or inserted since it was sealed"
+    else:
+        yield f"BROKEN: {_counted(len(report.findings), 'finding')}"
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """A report as JSON values."""
+    return {
+        "ok": report.ok,
+        "records": report.records,
+        "duplicates": report.duplicates,
+        "chains": report.chains,
+        "recorders": report.recorders,
+        "findings": [asdict(finding) for finding in report.findings],
+        "notes": [asdict(note) for note in report.notes],
+    }
+
+
+def _running(source: Source) -> set[str]:
+    return running_recorders(source.folder) if isinstance(source, SpoolSource) else set()
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
