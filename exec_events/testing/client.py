@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import socket
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
@@ -15,8 +12,11 @@ from urllib.parse import quote
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from .messages import V1, Message, Result, decode, encode, header
+from .messages import V1, Message, Result, decode, encode
+from .messages import header as made_header
+from .pending import Pending
 from .rest import call
+from .tcp import tune
 
 TIMEOUT_SECONDS = 60.0
 MAX_MESSAGE_BYTES = 1 << 30
@@ -73,8 +73,7 @@ class NotebookClient:
         self._nodelay = nodelay
         self._keep_messages = keep_messages
         self._connection: WebSocketClientConnection | None = None
-        # Several executions may share a msg_id; each is completed by the first reply and idle after it.
-        self._executions: dict[str, list[tuple[Result, asyncio.Future[Result]]]] = {}
+        self._pending = Pending()
         self._requests: dict[str, asyncio.Future[Message]] = {}
         self._watchers: list[tuple[Callable[[Message], bool], asyncio.Future[Message]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,7 +127,7 @@ class NotebookClient:
             connection.close()
             raise ConnectionError(f"the server does not speak the subprotocol {self.subprotocol!r}")
         self._connection = connection
-        _tune(connection, self._quickack, self._nodelay)
+        tune(connection, quickack=self._quickack, nodelay=self._nodelay)
         if hello:
             await self.request("kernel_info_request")
 
@@ -185,9 +184,7 @@ class NotebookClient:
         if cell_id is not None:
             sent_metadata["cellId"] = cell_id
         msg_id = msg_id or str(uuid.uuid4())
-        result = Result(msg_id, time.perf_counter())
-        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._executions.setdefault(msg_id, []).append((result, done))
+        self._pending.add(msg_id)
         more = {} if subshell_id is None else {"subshell_id": subshell_id}
         await self.send("execute_request", content, channel=channel, metadata=sent_metadata, msg_id=msg_id, header=more)
         return msg_id
@@ -199,18 +196,7 @@ class NotebookClient:
         Raises:
             TimeoutError: neither in ``timeout`` seconds; the text says what was missing.
         """
-        result, done = self._executions[msg_id][0]
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.shield(done)
-        except TimeoutError:
-            missing = [name for name, there in (("reply", result.reply), ("idle", result.idle)) if not there]
-            raise TimeoutError(f"execution {msg_id}: no {' and no '.join(missing)} in {timeout} s") from None
-        executions = self._executions[msg_id]
-        executions.remove((result, done))
-        if not executions:
-            del self._executions[msg_id]
-        return result
+        return await self._pending.wait(msg_id, timeout)
 
     async def request(
         self,
@@ -247,7 +233,7 @@ class NotebookClient:
         msg_id = msg_id or str(uuid.uuid4())
         message = {
             "channel": channel,
-            "header": _header(msg_type, msg_id, self.session_id, header),
+            "header": made_header(msg_type, msg_id, self.session_id, **(header or {})),
             "parent_header": dict(parent or {}),
             "metadata": dict(metadata or {}),
             "content": dict(content),
@@ -317,9 +303,8 @@ class NotebookClient:
         for predicate, found in self._watchers:
             if not found.done() and predicate(message):
                 found.set_result(message)
-        if parent_id in self._executions:
-            self._of_execution(self._executions[parent_id], msg_type, message)
-        elif parent_id in self._requests and message["channel"] != "iopub":
+        self._pending.received(message)
+        if parent_id in self._requests and message["channel"] != "iopub":
             reply = self._requests[parent_id]
             if not reply.done():
                 reply.set_result(message)
@@ -327,24 +312,6 @@ class NotebookClient:
             self._typed(message)
         elif msg_type == "status" and message["content"]["execution_state"] in ("restarting", "dead"):
             self._lose(f"the kernel is {message['content']['execution_state']}")
-
-    def _of_execution(
-        self, executions: list[tuple[Result, asyncio.Future[Result]]], msg_type: str, message: Message
-    ) -> None:
-        open_ones = [one for one in executions if not one[1].done()]
-        is_reply = msg_type == "execute_reply"
-        for result, done in open_ones:
-            if (is_reply and result.reply is not None) or (message["channel"] == "iopub" and result.idle):
-                continue
-            result.messages.append(message)
-            if is_reply:
-                result.reply = message
-            elif msg_type == "status" and message["content"]["execution_state"] == "idle":
-                result.idle = True
-            if result.idle and result.reply is not None:
-                result.done_at = time.perf_counter()
-                done.set_result(result)
-            return
 
     def _typed(self, request: Message) -> None:
         if self._answer is None:
@@ -361,38 +328,7 @@ class NotebookClient:
         task.add_done_callback(self._tasks.discard)
 
     def _lose(self, why: str) -> None:
-        for executions in self._executions.values():
-            for result, done in executions:
-                if not done.done():
-                    result.lost = why
-                    result.done_at = time.perf_counter()
-                    done.set_result(result)
+        self._pending.lose(why)
         for reply in self._requests.values():
             if not reply.done():
                 reply.set_exception(ConnectionError(why))
-
-
-def _header(msg_type: str, msg_id: str, session_id: str, more: Mapping[str, Any] | None) -> dict[str, Any]:
-    return header(msg_type, msg_id, session_id, **(more or {}))
-
-
-def _tune(connection: WebSocketClientConnection, quickack: bool, nodelay: bool) -> None:
-    """Set TCP_NODELAY, and keep TCP_QUICKACK set: Linux clears it by itself, so it is set after each read."""
-    protocol = connection.protocol
-    stream = getattr(protocol, "stream", None)
-    if stream is None or stream.socket is None:
-        return
-    stream.set_nodelay(nodelay)
-    if not quickack or not hasattr(socket, "TCP_QUICKACK"):
-        return
-    tcp: socket.socket = stream.socket
-    read = stream.read_from_fd
-
-    def read_then_acknowledge(buffer: bytearray | memoryview) -> int | None:
-        count: int | None = read(buffer)
-        with contextlib.suppress(OSError):
-            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return count
-
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-    stream.read_from_fd = read_then_acknowledge
