@@ -148,9 +148,20 @@ def _chunks(path: Path, after: int) -> Iterator[list[StoredRecord]]:
     with closing(connect_read_only(path)) as connection:
         if not _has_records(connection):
             return
-        while rows := connection.execute(_NEXT_ROWS, (after, CHUNK)).fetchall():
-            yield [StoredRecord(record, raw, file, row) for record, raw, row in rows]
-            after = rows[-1][2]
+        while True:
+            rows: list[tuple[bytes, bytes | None, int]] = []
+            failed: sqlite3.Error | None = None
+            try:
+                rows.extend(connection.execute(_NEXT_ROWS, (after, CHUNK)))
+            except sqlite3.Error as error:
+                failed = error  # the rows before it are whole
+            if rows:
+                yield [StoredRecord(record, raw, file, row) for record, raw, row in rows]
+                after = rows[-1][2]
+            if failed is not None:
+                raise failed
+            if not rows:
+                return
 
 
 def _has_records(connection: sqlite3.Connection) -> bool:
