@@ -2,7 +2,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help demo test soak lint docs bench clean
 
@@ -16,6 +15,7 @@ $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable ".[test]"
+	$(BIN)/python -m bash_kernel.install --sys-prefix >/dev/null
 	@touch $@
 
 demo: $(INSTALLED)  ## record a notebook, verify it, and open JupyterLab (ONCE=1: stop at the end)

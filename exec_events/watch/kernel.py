@@ -87,6 +87,7 @@ class KernelWatch:
         self._late: dict[str, Execution] = {}
         self._counter_prefix = ""
         self._accounted = 0
+        self._input_requests: deque[int] = deque(maxlen=1000)
 
     @property
     def session(self) -> str:
@@ -127,9 +128,11 @@ class KernelWatch:
         if execution.idle_date is not None:
             self._finish(execution)
 
-    def asked_for_input(self) -> None:
-        """An input_request passes: one message of the kernel's that is not on iopub."""
-        self._accounted += 1
+    def asked_for_input(self, msg_id: str) -> None:
+        """An input_request passes: one message of the kernel's, of this msg_id, that is not on iopub."""
+        prefix, _, number = msg_id.rpartition("_")
+        if prefix == self._counter_prefix and number.isdigit():
+            self._input_requests.append(int(number))
 
     def connection_closed(self, executions: list[Execution]) -> None:
         """Nobody is left to see the replies of these; those that are idle are over."""
@@ -374,6 +377,7 @@ class KernelWatch:
         prefix, first, accounted = execution.counter_at_busy
         if prefix != self._counter_prefix:
             return
-        missed = (counter - first) - (self._accounted - accounted)
+        asked = sum(first < number < counter for number in self._input_requests)
+        missed = (counter - first) - (self._accounted - accounted) - asked
         if missed > (UNSEEN_STDIN if execution.request.client == "direct" else 0):
             execution.iopub_missed = missed

@@ -121,24 +121,24 @@ def incoming_execute_request(
     return _channel(whole.get("channel")), whole["header"], whole.get("metadata"), whole["content"]
 
 
-def outgoing_reply(message: str | bytes) -> tuple[str, str, dict[str, Any]] | None:
-    """(msg_type, parent msg_id, content) when a message to the client is an execute_reply or input_request."""
+def outgoing_reply(message: str | bytes) -> tuple[dict[str, Any], str, dict[str, Any]] | None:
+    """(header, parent msg_id, content) when a message to the client is an execute_reply or input_request."""
     if isinstance(message, str):
         head = message[:PEEK]
         if '"execute_reply"' not in head and '"input_request"' not in head:
             return None
         whole = orjson.loads(message)
-        kind, parent, content = whole["header"]["msg_type"], whole["parent_header"], whole["content"]
+        header, parent, content = whole["header"], whole["parent_header"], whole["content"]
     else:
         head_bytes = message[:PEEK]
         if b'"execute_reply"' not in head_bytes and b'"input_request"' not in head_bytes:
             return None
         _, parts = deserialize_msg_from_ws_v1(message)
         header = orjson.loads(parts[0])
-        kind, parent, content = header["msg_type"], orjson.loads(parts[1]), orjson.loads(parts[3])
-    if kind not in ("execute_reply", "input_request"):
+        parent, content = orjson.loads(parts[1]), orjson.loads(parts[3])
+    if header["msg_type"] not in ("execute_reply", "input_request"):
         return None
-    return kind, str(parent.get("msg_id", "")), content
+    return header, str(parent.get("msg_id", "")), content
 
 
 def refusal(header: dict[str, Any], reason: str) -> list[tuple[str, str, dict[str, Any]]]:
@@ -278,11 +278,11 @@ def tapped(base: type, gate: Gate) -> type:
                 watch = gate.watch(self.kernel_id)
                 if watch is None:
                     return
-                kind, msg_id, content = found
-                if kind == "execute_reply":
+                header, msg_id, content = found
+                if header["msg_type"] == "execute_reply":
                     watch.replied(msg_id, content)
                 else:
-                    watch.asked_for_input()
+                    watch.asked_for_input(str(header.get("msg_id", "")))
             except Exception:
                 gate.trouble("an execute_reply")
 
