@@ -11,6 +11,7 @@ from .canonical_outputs import TYPED_INPUT
 from .hashing import Hasher
 
 _BY_CODE = " (found by its code alone, without a cell id: another cell with the same code may be meant)"
+_USUAL = ("ok", "error")
 _TYPED = "; the input typed into it is shown too, which is not part of the record"
 
 
@@ -140,7 +141,7 @@ class _Records:
                 self.by_cell.setdefault(cell_id, []).append(execution)
         self.late: dict[str, list[Recorded]] = {}
         for output in late:
-            self.late.setdefault(output.event["execution_id"], []).append(output)
+            self.late.setdefault(str(output.event.get("execution_id")), []).append(output)
         self._taken: set[tuple[str, int]] = set()
 
     def comparable(self, found: Any) -> bool:
@@ -186,9 +187,7 @@ def _by_cell_id(cell: _Cell, runs: list[Recorded], records: _Records) -> CellVer
         latest = runs[-1]
         if not records.comparable(latest.event.get("code_hash")):
             return cell.verdict(Verdict.CANNOT_TELL, _incomparable("code", latest, records), latest)
-        return cell.verdict(
-            Verdict.EDITED, f"the code is not what was last run here, {_when(latest)}, nor any earlier run", latest
-        )
+        return cell.verdict(Verdict.EDITED, f"the code is not what was last run here, {_when(latest)}", latest)
     shown = _shown(cell, reversed(same_code), records)
     if shown is None:
         return _other_outputs(cell, same_code[-1], records)
@@ -269,4 +268,5 @@ def _why_never(cell: _Cell, same_code: list[Recorded], records: _Records) -> str
 
 
 def _when(run: Recorded) -> str:
-    return str(run.event.get("requested_at", "at an unknown time"))
+    requested, status = str(run.event.get("requested_at", "at an unknown time")), run.event.get("status", "ok")
+    return requested if status in _USUAL else f"{requested} ({status})"
