@@ -33,6 +33,7 @@ async def measure(quick: bool) -> list[Figure]:
         configurations["recorder"] = ""
     results: dict[str, list[Round]] = defaultdict(list)
     async with fleet(**configurations) as servers:
+        await settle()
         before = {one.name: await one.executions_recorded() for one in servers}
         for turn in range(rounds):
             for name, one_round in (await _round(servers, turn, count)).items():

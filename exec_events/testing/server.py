@@ -247,7 +247,16 @@ class RunningServer:
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(left, timeout=STOP_TIMEOUT_SECONDS)
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+        while any(_is_alive(process) for process in left) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie waits for its parent only, which may take its time."""
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _installed_extensions_off() -> dict[str, bool]:
