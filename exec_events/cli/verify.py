@@ -1,10 +1,11 @@
-"""``exec-events verify``: whether a record was changed since it was sealed."""
+"""``exec-events verify``: whether a record was changed since it was sealed, or a notebook since it was run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,10 @@ from exec_events_schemas.findings import Report
 from exec_events_schemas.sources import Source, StoredRecord
 from exec_events_schemas.sources.spool import SpoolSource, running_recorders
 
+from exec_events.errors import ConfigurationError
+from exec_events.notebook import CellVerdict
+
+from .cells import NotebookCheck
 from .source import EXIT_BROKEN, exit_unreadable, open_or_exit, source_argument
 from .terminal import with_progress
 
@@ -41,24 +46,47 @@ def verify_source(source: Source, also: Callable[[StoredRecord], None] | None = 
 @source_argument
 @click.option("--all", "show_all", is_flag=True, help=f"Every broken record, not the first {SHOWN} only.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-def verify(source: str | None, show_all: bool, as_json: bool) -> None:
+@click.option(
+    "--notebook",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A verdict on each code cell of this .ipynb: recorded, edited since, output differs, never run here.",
+)
+@click.option(
+    "--hash-key-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The key of the site's hashes (c.ExecEvents.hash_key_file), for --notebook.",
+)
+def verify(
+    source: str | None, show_all: bool, as_json: bool, notebook: Path | None, hash_key_file: Path | None
+) -> None:
     """
     Check that no record of SOURCE was changed, dropped, reordered or inserted since it was sealed.
 
-    SOURCE is as for `cat`. Exits with 0 when all is in order, with 1 and the first broken record when not,
-    with 2 when SOURCE cannot be read.
+    SOURCE is as for `cat`. Exits with 0 when all is in order, with 1 and the first broken record, or the
+    cells that are not as recorded, when not, and with 2 when SOURCE cannot be read.
     """
     opened = open_or_exit(source)
+    cells: list[CellVerdict] = []
     try:
-        report = verify_source(opened)
+        check = NotebookCheck(notebook, hash_key_file) if notebook else None
+        report = verify_source(opened, check)
+        if check is not None:
+            cells = check.verdicts()
     except SourceError as error:
         exit_unreadable(error)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from error
     if as_json:
-        click.echo(json.dumps(report_json(report), indent=2))
+        document = report_json(report)
+        if check is not None:
+            document["cells"] = check.as_json(cells)
+        click.echo(json.dumps(document, indent=2))
     else:
         for line in report_lines(report, opened.name, None if show_all else SHOWN):
             click.echo(line)
-    if not report.ok:
+        if check is not None:
+            check.show(cells)
+    if not report.ok or (check is not None and any(map(check.fails, cells))):
         raise SystemExit(EXIT_BROKEN)
 
 
