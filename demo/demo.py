@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from exec_events_schemas.record import leaf_hash
@@ -87,26 +87,24 @@ async def demo() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     steps = Steps()
     server = RunningServer(FOLDER, application="lab", extensions={"jupyter_server_terminals": True})
-    try:
+    async with AsyncExitStack() as stack:
         with steps.step("Start JupyterLab with the recorder"):
-            await asyncio.to_thread(server.start)
+            await stack.enter_async_context(server)
             notebook_path = server.root_dir / EXAMPLE.name
             shutil.copyfile(EXAMPLE, notebook_path)
             console.print(f"      process {server.pid}, data in {_short(server.data_dir)}")
         await run_and_verify(steps, server, notebook_path)
-        url = f"{server.url}lab/tree/{notebook_path.name}?token={server.token}"
         console.print(f"\n[bold green]All {STEPS} steps came out as they must.[/]")
         if os.environ.get("ONCE"):
             return
-        console.print(f"\nJupyterLab is open at\n\n    [bold]{url}[/]\n")
+        url = f"{server.url}lab/tree/{notebook_path.name}?token={server.token}"
+        console.print(f"\nJupyterLab is open at\n\n    [bold]{url}[/]\n", soft_wrap=True)
         console.print("Whatever you run there is recorded too. See it, in another terminal, with\n")
         console.print(f"    JUPYTER_DATA_DIR={_short(server.data_dir)} {_short(_program())} report\n", soft_wrap=True)
         console.print("Ctrl-C ends the demo.")
         with suppress(asyncio.CancelledError):
             await wait_while_running(server)
         console.print("\nStopping JupyterLab.")
-    finally:
-        await asyncio.shield(asyncio.to_thread(server.stop))
 
 
 async def run_and_verify(steps: Steps, server: RunningServer, notebook_path: Path) -> None:

@@ -193,7 +193,14 @@ class RunningServer:
             self.remove()
 
     async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
+        starting = asyncio.ensure_future(asyncio.to_thread(self.start))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Its thread goes on all the same, and a server that nobody waits for must not stay.
+            await asyncio.wait([starting])
+            await asyncio.to_thread(self.__exit__)
+            raise
 
     async def __aexit__(self, *exc: object) -> None:
         await asyncio.to_thread(self.__exit__, *exc)
