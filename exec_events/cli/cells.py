@@ -99,7 +99,7 @@ class NotebookCheck:
 
         from .terminal import console
 
-        table = Table(box=box.SIMPLE_HEAD)
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for title in ("cell", "code", "verdict", "run at (UTC)", "why"):
             table.add_column(title, overflow="fold")
         for found in verdicts:

@@ -16,7 +16,7 @@ from exec_events_schemas.record import event_of
 from exec_events_schemas.sources import StoredRecord
 
 from .source import Damages, Selection, exit_unreadable, kind_of, open_or_exit, selection_options, source_argument
-from .terminal import console, duration, with_progress
+from .terminal import abbreviated, console, duration, with_progress
 
 # What each --by groups by, and the title of its columns.
 GROUPINGS: dict[str, dict[str, str]] = {
@@ -77,15 +77,11 @@ class Group:
         }
 
 
-# The columns of counts.
-COUNTS: dict[str, Callable[[Group], int]] = {
-    "runs": lambda group: group.executions,
-    "errors": lambda group: group.statuses["error"],
+# Columns that stand only where somebody's count is not zero.
+RARE: dict[str, Callable[[Group], int]] = {
     "aborted": lambda group: group.statuses["aborted"],
     "interrupted": lambda group: group.statuses["interrupted"],
     "unfinished": lambda group: group.unfinished,
-    "reruns": lambda group: group.reruns,
-    "same code": lambda group: group.same_code,
 }
 
 
@@ -100,7 +96,10 @@ def summarise(records: Iterable[StoredRecord], members: Iterable[str]) -> dict[t
             continue  # verify's business
         if kind_of(event) == "cell_execution":
             name = tuple(str(event.get(key, "")) for key in keys)
-            groups.setdefault(name, Group()).add(event)
+            group = groups.get(name)
+            if group is None:
+                group = groups[name] = Group()
+            group.add(event)
     return groups
 
 
@@ -138,35 +137,47 @@ def _show(groups: dict[tuple[str, ...], Group], titles: list[str]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    all_groups = groups.values()
-    table = Table(box=box.SIMPLE_HEAD, show_footer=len(groups) > 1)
+    out = console()
+    everybody = list(groups.values())
+    rare = {title: count for title, count in RARE.items() if any(map(count, everybody))}
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_footer=len(groups) > 1)
     for number, title in enumerate(titles):
         table.add_column(title, overflow="fold", footer="" if number else "all")
-    # A column of nothing but zeros says less than its absence.
-    counts = {title: [count(group) for group in all_groups] for title, count in COUNTS.items()}
-    counts = {title: column for title, column in counts.items() if any(column)}
-    for title, column in counts.items():
-        table.add_column(title, justify="right", footer=f"{sum(column):,}")
-    has_errors = any(group.errors for group in all_groups)
-    if has_errors:
-        table.add_column("errors by name", overflow="fold")
-    table.add_column("time", justify="right", footer=duration(sum(sum(group.durations) for group in all_groups)))
-    table.add_column("median", justify="right")
-    table.add_column("first (UTC)")
-    table.add_column("last (UTC)")
-    for number, (name, group) in enumerate(groups.items()):
-        errors = ", ".join(f"{error} {count:,}" for error, count in group.errors.most_common(ERRORS_SHOWN))
+    table.add_column("runs", justify="right", no_wrap=True, footer=f"{sum(g.executions for g in everybody):,}")
+    table.add_column("errors", overflow="fold", footer=f"{sum(g.statuses['error'] for g in everybody):,}")
+    for title, count in rare.items():
+        table.add_column(title, justify="right", no_wrap=True, footer=f"{sum(map(count, everybody)):,}")
+    table.add_column("reruns (same code)", footer=_reruns(everybody))
+    table.add_column("time", justify="right", no_wrap=True, footer=duration(sum(sum(g.durations) for g in everybody)))
+    table.add_column("median", justify="right", no_wrap=True)
+    table.add_column("from, to (UTC)")
+    for name, group in groups.items():
         table.add_row(
-            *(escape(part) or "-" for part in name),
-            *(f"{column[number]:,}" for column in counts.values()),
-            *([escape(errors)] if has_errors else []),
+            *(escape(abbreviated(part) if out.is_terminal else part) or "-" for part in name),
+            f"{group.executions:,}",
+            escape(_errors(group)),
+            *(f"{count(group):,}" for count in rare.values()),
+            _reruns([group]),
             duration(sum(group.durations)),
             duration(median(group.durations)) if group.durations else "-",
-            _minute(group.first),
-            _minute(group.last),
+            _span(group.first, group.last),
         )
-    console().print(table)
+    out.print(table)
 
 
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")
+def _errors(group: Group) -> str:
+    count = group.statuses["error"]
+    names = ", ".join(f"{name} {times:,}" for name, times in group.errors.most_common(ERRORS_SHOWN))
+    return f"{count:,} ({names})" if names else f"{count:,}"
+
+
+def _reruns(groups: list[Group]) -> str:
+    return f"{sum(group.reruns for group in groups):,} ({sum(group.same_code for group in groups):,})"
+
+
+def _span(first: str, last: str) -> str:
+    """Two times to the minute; the day once where it is the same."""
+    begin, end = first[:16].replace("T", " "), last[:16].replace("T", " ")
+    if begin == end:
+        return begin
+    return f"{begin} to {end[11:] if begin[:10] == end[:10] else end}"

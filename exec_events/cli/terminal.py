@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ T = TypeVar("T")
 # Wide enough for any identifier: text in a pipe or a file is never cut.
 PIPE_WIDTH = 10_000
 _LOOK_EVERY = 4096
+_PSEUDONYM = re.compile(r"p:[0-9a-f]{8}:([0-9a-f]{8})[0-9a-f]{24}")
 
 
 def console() -> Console:
@@ -42,6 +44,12 @@ def with_progress(items: Iterable[T], what: str, after_seconds: float = 2.0) -> 
             yield item
     finally:
         progress.stop()
+
+
+def abbreviated(name: str) -> str:
+    """A pseudonym (p:<key id>:<32 hex>) cut to what tells it from others on a screen; anything else as it is."""
+    match = _PSEUDONYM.fullmatch(name)
+    return f"p:{match[1]}…" if match else name
 
 
 def duration(microseconds: float) -> str:

@@ -107,7 +107,9 @@ def report_lines(report: Report, name: str, limit: int | None) -> Iterator[str]:
     if report.duplicates:
         counts.append(f"{_counted(report.duplicates, 'record')} twice, which is no fault")
     yield f"{name}: {', '.join(counts)}"
-    if report.ok:
+    if report.ok and not report.records:
+        yield "EMPTY: there is no record to check"
+    elif report.ok:
         yield "OK: no record was changed, dropped, reordered or inserted since it was sealed"
     else:
         yield f"BROKEN: {_counted(len(report.findings), 'finding')}"
