@@ -30,7 +30,7 @@ from .hashing import commit
 from .outputs import Outputs, canonical_outputs
 from .privacy import chain_of
 from .spool import Content, Spool
-from .watch.execution import Execution, Identity
+from .watch.execution import Execution, Identity, Status
 from .watch.in_process import InProcessTap, current_user
 from .watch.kernel import KernelWatch
 from .watch.manager import Action, Cause, KernelTaps
@@ -167,7 +167,7 @@ class Recorder:
         except Exception:
             self.trouble("a request")
 
-    def finished(self, watch: KernelWatch, execution: Execution, status: str) -> None:
+    def finished(self, watch: KernelWatch, execution: Execution, status: Status) -> None:
         """An execution is over: its event goes out, large outputs being hashed on another thread first."""
         self.executions += 1
         at = now_us()

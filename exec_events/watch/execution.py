@@ -86,6 +86,7 @@ class Execution:
     error_name: str | None = None
     reply_status: str | None = None
     interrupted: bool = False
+    ending: Status | None = None
     begun: bool = False
     over: bool = False
     last_message_at: float = 0.0
@@ -109,6 +110,11 @@ class Execution:
         return self.reply_status is not None
 
     def status(self) -> Status:
+        """How it ended; a failure while its kernel was being restarted or shut down is that kernel's end."""
+        status = self._status()
+        return self.ending if self.ending is not None and status not in ("ok", "unknown") else status
+
+    def _status(self) -> Status:
         """How it ended, from the reply, or from iopub where the reply was not seen."""
         if self.reply_status is not None:
             if self.reply_status == "error":

@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.client import KernelClient
 from jupyter_server.base.call_context import CallContext
@@ -34,7 +36,7 @@ class Cell:
 
 _cell: ContextVar[Cell | None] = ContextVar("exec_events_cell", default=None)
 _taps: list[InProcessTap] = []
-_originals: dict[str, Any] = {}
+_originals: dict[tuple[Any, str], Any] = {}
 
 
 def current_user() -> Any:
@@ -60,11 +62,9 @@ class InProcessTap:
 
     def install(self) -> None:
         """Start to see."""
-        if not _taps:
-            _originals["execute"] = KernelClient.execute
-            _originals["get_msg"] = AsyncZMQSocketChannel.get_msg
-            KernelClient.execute = _execute(KernelClient.execute)  # type: ignore[method-assign]
-            AsyncZMQSocketChannel.get_msg = _get_msg(AsyncZMQSocketChannel.get_msg)  # type: ignore[method-assign]
+        for client_class in (KernelClient, AsyncKernelClient, BlockingKernelClient):
+            _replace(client_class, "execute", _execute)
+        _replace(AsyncZMQSocketChannel, "get_msg", _get_msg)
         _taps.append(self)
         self._tap_nbmodel()
         self._tap_documents()
@@ -73,12 +73,9 @@ class InProcessTap:
         """See no more."""
         if self in _taps:
             _taps.remove(self)
-        if not _taps and _originals:
-            KernelClient.execute = _originals.pop("execute")  # type: ignore[method-assign]
-            AsyncZMQSocketChannel.get_msg = _originals.pop("get_msg")  # type: ignore[method-assign]
-            for name in list(_originals):
-                owner, attribute, original = _originals.pop(name)
-                setattr(owner, attribute, original)
+        while not _taps and _originals:
+            (owner, attribute), original = _originals.popitem()
+            setattr(owner, attribute, original)
 
     def send(
         self, client: KernelClient, watch: KernelWatch, message: dict[str, Any], send: Callable[[Any], None]
@@ -142,15 +139,17 @@ class InProcessTap:
         """jupyter_server_nbmodel: ExecutionStack.put knows the cell; its worker task has nobody's context."""
         if (module := sys.modules.get("jupyter_server_nbmodel.execution_stack")) is None:
             return
-        original = module.ExecutionStack.put
 
-        @functools.wraps(original)
-        def put(stack: Any, kernel_id: str, snippet: str, metadata: Any = None, *args: Any, **kwargs: Any) -> Any:
-            for tap in _taps:
-                tap._noted(kernel_id, snippet, metadata)
-            return original(stack, kernel_id, snippet, metadata, *args, **kwargs)
+        def noting(original: Any) -> Any:
+            @functools.wraps(original)
+            def put(stack: Any, kernel_id: str, snippet: str, metadata: Any = None, *args: Any, **kwargs: Any) -> Any:
+                for tap in _taps:
+                    tap._noted(kernel_id, snippet, metadata)
+                return original(stack, kernel_id, snippet, metadata, *args, **kwargs)
 
-        _replace("nbmodel", module.ExecutionStack, "put", put)
+            return put
+
+        _replace(module.ExecutionStack, "put", noting)
 
     def _noted(self, kernel_id: str, code: str, metadata: Any) -> None:
         try:
@@ -164,27 +163,31 @@ class InProcessTap:
         """jupyter_server_documents: execute_cells knows the user, its worker's _run_item the cell."""
         if (module := sys.modules.get("jupyter_server_documents.rooms.ynotebook_room")) is None:
             return
-        room_class = module.YNotebookRoom
-        execute_cells, run_item = room_class.execute_cells, room_class._run_item
 
-        @functools.wraps(execute_cells)
-        async def asked(room: Any, cells: list[Any], *args: Any, **kwargs: Any) -> Any:
-            for tap in _taps:
-                tap._asked(room, cells)
-            return await execute_cells(room, cells, *args, **kwargs)
+        def asking(original: Any) -> Any:
+            @functools.wraps(original)
+            async def execute_cells(room: Any, cells: list[Any], *args: Any, **kwargs: Any) -> Any:
+                for tap in _taps:
+                    tap._asked(room, cells)
+                return await original(room, cells, *args, **kwargs)
 
-        @functools.wraps(run_item)
-        async def run(room: Any, item: Any) -> Any:
-            cell_id = str(item.cell_id)
-            asker = next((c for tap in _taps if (c := tap._askers.get(f"{room.room_id}\0{cell_id}"))), None)
-            token = _cell.set(Cell(cell_id, asker.identity if asker else None))
-            try:
-                return await run_item(room, item)
-            finally:
-                _cell.reset(token)
+            return execute_cells
 
-        _replace("execute_cells", room_class, "execute_cells", asked)
-        _replace("run_item", room_class, "_run_item", run)
+        def running(original: Any) -> Any:
+            @functools.wraps(original)
+            async def run_item(room: Any, item: Any) -> Any:
+                cell_id = str(item.cell_id)
+                asker = next((c for tap in _taps if (c := tap._askers.get(f"{room.room_id}\0{cell_id}"))), None)
+                token = _cell.set(Cell(cell_id, asker.identity if asker else None))
+                try:
+                    return await original(room, item)
+                finally:
+                    _cell.reset(token)
+
+            return run_item
+
+        _replace(module.YNotebookRoom, "execute_cells", asking)
+        _replace(module.YNotebookRoom, "_run_item", running)
 
     def _asked(self, room: Any, cells: list[Any]) -> None:
         try:
@@ -198,10 +201,11 @@ class InProcessTap:
             self._gate.trouble("a server-side execution")
 
 
-def _replace(name: str, owner: Any, attribute: str, new: Any) -> None:
-    if name not in _originals:
-        _originals[name] = (owner, attribute, getattr(owner, attribute))
-        setattr(owner, attribute, new)
+def _replace(owner: Any, attribute: str, wrap: Callable[[Any], Any]) -> None:
+    """Wrap a method of a class once, however many recorders there are."""
+    if (owner, attribute) not in _originals:
+        original = _originals[owner, attribute] = getattr(owner, attribute)
+        setattr(owner, attribute, wrap(original))
 
 
 def _execute(original: Any) -> Any:

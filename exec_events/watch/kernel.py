@@ -16,7 +16,7 @@ import orjson
 
 from exec_events.outputs import Outputs
 
-from .execution import Execution, Identity, ParentKey, Request
+from .execution import Execution, Identity, ParentKey, Request, Status
 
 OUTPUT_TYPES = frozenset({"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"})
 # Requests that have no reply; all others account for one message the kernel sent elsewhere than iopub.
@@ -40,7 +40,7 @@ class Observer(Protocol):
     def begun(self, watch: KernelWatch, execution: Execution) -> None:
         """An execution was requested."""
 
-    def finished(self, watch: KernelWatch, execution: Execution, status: str) -> None:
+    def finished(self, watch: KernelWatch, execution: Execution, status: Status) -> None:
         """An execution is over."""
 
     def late(self, watch: KernelWatch, execution: Execution) -> None:
@@ -147,7 +147,14 @@ class KernelWatch:
             if execution.request.client == "direct" or execution.bound:
                 execution.interrupted = True
 
-    def close(self, status: str, executions: list[Execution] | None = None) -> None:
+    def doom(self, status: Status) -> list[Execution]:
+        """The kernel is about to go: whatever is pending and fails from now on ends by that."""
+        doomed = list(self.pending.values())
+        for execution in doomed:
+            execution.ending = status
+        return doomed
+
+    def close(self, status: Status, executions: list[Execution] | None = None) -> None:
         """The kernel or the recorder goes: what is pending (or of it, these) ends here."""
         for execution in list(self.pending.values()) if executions is None else executions:
             if not execution.over:
@@ -322,7 +329,7 @@ class KernelWatch:
             return now - execution.idle_at > REPLY_GRACE_SECONDS
         return execution.reply_seen and now - execution.last_message_at > IDLE_GRACE_SECONDS
 
-    def _finish(self, execution: Execution, status: str | None = None) -> None:
+    def _finish(self, execution: Execution, status: Status | None = None) -> None:
         if execution.over:
             return
         if not execution.begun:

@@ -192,7 +192,7 @@ class KernelTaps:
         if tap is None:
             return await ensure_async(original(kernel_id, *args, **kwargs))
         tap.drain_all()
-        doomed = list(tap.watch.pending.values())
+        doomed = tap.watch.doom("kernel_restarted")
         self._expect_another(kernel_id, tap)
         identity = self._observer.who_asks()
         try:
@@ -208,6 +208,7 @@ class KernelTaps:
         identity = self._observer.who_asks()
         if tap is not None:
             tap.drain_all()
+            tap.watch.doom("kernel_shut_down")
         try:
             return await ensure_async(original(kernel_id, *args, **kwargs))
         finally:
