@@ -15,14 +15,18 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
+from exec_events_schemas.findings import Kind
 from exec_events_schemas.sources.jsonl import line_of
 from spool_files import FIRST, SECOND, Recording, chain_of, running, two_recorders, write_json_lines
 
 from exec_events.cli import main
+from exec_events.cli.report import GROUPINGS
 from exec_events.hashing import Hasher
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reading.md"
 COMMAND = [sys.executable, "-m", "exec_events"]
 
 
@@ -51,6 +55,17 @@ def change_a_row(folder: Path) -> None:
         connection.execute(
             "UPDATE records SET record = CAST(replace(CAST(record AS TEXT), 'ok', 'no') AS BLOB) WHERE id = 3"
         )
+
+
+def test_everything_is_documented() -> None:
+    """docs/reading.md names every verb's options, every kind of finding, and every grouping of a report."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    verbs = [main.get_command(click.Context(main), name) for name in ("cat", "tail", "report", "verify", "status")]
+    options = {parameter.opts[-1] for verb in verbs if verb for parameter in verb.params if parameter.opts[0][0] == "-"}
+    told = {"--lines": "-n 20", "--follow": "tail -f", "--servers": "--no-servers", "--spool": "--spool"}
+    assert [option for option in sorted(options) if told.get(option, option) not in text] == []
+    assert [kind for kind in Kind if f"| {kind} |" not in text] == []
+    assert [name for name in GROUPINGS if f"`{name}`" not in text] == []
 
 
 def test_cat_prints_every_record_as_one_line(spool: Path) -> None:

@@ -88,7 +88,7 @@ def test_what_a_file_gets_after_its_turn_is_read_in_the_end(tmp_path: Path) -> N
     last = first.rows.pop()
     path = first.write(tmp_path)
     second.write(tmp_path)
-    got = []
+    got: list[StoredRecord] = []
     for stored in open_source(tmp_path):
         if stored.file == f"{SECOND}.db" and not any(row.record == last.record for row in got):
             with closing(sqlite3.connect(path)) as owner, owner:

@@ -361,9 +361,9 @@ def test_any_single_mutation_is_found(data: st.DataObject, executions: int, subj
     mutation = data.draw(st.sampled_from(MUTATIONS))
     if mutation in ("byte", "byte and hash"):
         position, bit = data.draw(st.integers(0, len(row.record) - 1)), data.draw(st.integers(0, 7))
-        record = bytearray(row.record)
-        record[position] ^= 1 << bit
-        changed = bytes(record)
+        flipped = bytearray(row.record)
+        flipped[position] ^= 1 << bit
+        changed = bytes(flipped)
         rows[at] = row._replace(record=changed) if mutation == "byte" else resealed(row, changed)
     elif mutation == "stored hash":
         rows[at] = row._replace(hash=bytes(32))
