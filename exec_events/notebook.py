@@ -78,10 +78,16 @@ def verify_notebook(
     if notebook.get("nbformat") != 4 or not isinstance(cells, list):
         raise ValueError("not an nbformat 4 notebook: convert it with `jupyter nbconvert --to notebook`")
     records = _Records(executions, late, hasher)
-    return [
-        _verdict(_Cell.read(position, cell, hasher), records)
+    code_cells = [
+        _Cell.read(position, cell, hasher)
         for position, cell in enumerate(cells)
         if isinstance(cell, dict) and cell.get("cell_type") == "code"
+    ]
+    # First who shows what, so that a cell with other outputs takes no run that another cell shows.
+    shown = {cell.position: _shown_by_code(cell, records) for cell in code_cells if not records.runs_of(cell)}
+    return [
+        _by_cell_id(cell, runs, records) if (runs := records.runs_of(cell)) else _by_code(cell, shown, records)
+        for cell in code_cells
     ]
 
 
@@ -107,7 +113,7 @@ class _Cell:
         cell_id = cell.get("id")
         return cls(
             position,
-            cell_id if isinstance(cell_id, str) else None,
+            cell_id if isinstance(cell_id, str) and cell_id else None,
             hasher.code(code),
             outputs_hash,
             is_blank=not code.strip(),
@@ -125,24 +131,43 @@ class _Cell:
         return CellVerdict(self.position, self.cell_id, verdict, reason, execution, by_code)
 
 
+class _Pool:
+    """Executions in the order they were requested, by the hash of their code."""
+
+    def __init__(self, executions: list[Recorded], prefix: str) -> None:
+        self.by_code: dict[str, list[Recorded]] = {}
+        self.foreign: Recorded | None = None  # the latest whose code hash cannot be compared with ours
+        for execution in executions:
+            code_hash = execution.event.get("code_hash")
+            if isinstance(code_hash, str) and code_hash.startswith(prefix):
+                self.by_code.setdefault(code_hash, []).append(execution)
+            else:
+                self.foreign = execution
+
+
 class _Records:
-    """The executions in the order they were requested, by cell and by code."""
+    """What was recorded, by cell and by code."""
 
     def __init__(self, executions: Iterable[Recorded], late: Iterable[Recorded], hasher: Hasher) -> None:
         self.prefix = hasher.prefix
-        self.all = sorted(executions, key=_requested)
-        self.by_cell: dict[str, list[Recorded]] = {}
-        self.unnamed: list[Recorded] = []
-        for execution in self.all:
-            cell_id = execution.event.get("cell_id")
-            if cell_id is None:
-                self.unnamed.append(execution)
-            else:
-                self.by_cell.setdefault(cell_id, []).append(execution)
-        self.late: dict[str, list[Recorded]] = {}
+        ordered = sorted(executions, key=_requested)
+        self._by_cell: dict[str, list[Recorded]] = {}
+        for execution in ordered:
+            self._by_cell.setdefault(execution.event.get("cell_id", ""), []).append(execution)
+        self.all = _Pool(ordered, self.prefix)
+        self.unnamed = _Pool(self._by_cell.get("", []), self.prefix)
+        self._late: dict[str, list[Recorded]] = {}
         for output in late:
-            self.late.setdefault(str(output.event.get("execution_id")), []).append(output)
+            self._late.setdefault(str(output.event.get("execution_id")), []).append(output)
         self._taken: set[tuple[str, int]] = set()
+
+    def runs_of(self, cell: _Cell) -> list[Recorded]:
+        """The executions that name this cell."""
+        return self._by_cell.get(cell.cell_id, []) if cell.cell_id else []
+
+    def pool_for(self, cell: _Cell) -> _Pool:
+        """Where a cell is looked up by its code: a cell with an id is not a run that names another one."""
+        return self.unnamed if cell.cell_id else self.all
 
     def comparable(self, found: Any) -> bool:
         """Whether a hash in an event is made as ours are: with the same key, or none."""
@@ -152,7 +177,7 @@ class _Records:
         """Whether its outputs had this hash when it ended, or after some late output."""
         if outputs_hash is None:
             return False
-        later = self.late.get(str(execution.event.get("execution_id")), ())
+        later = self._late.get(str(execution.event.get("execution_id")), ())
         return any(state.event.get("outputs_hash") == outputs_hash for state in (execution, *later))
 
     def take(self, execution: Recorded) -> None:
@@ -174,11 +199,13 @@ def _text(source: Any) -> str:
     return source if isinstance(source, str) else ""
 
 
-def _verdict(cell: _Cell, records: _Records) -> CellVerdict:
-    runs = records.by_cell.get(cell.cell_id, []) if cell.cell_id is not None else []
-    if runs:
-        return _by_cell_id(cell, runs, records)
-    return _by_code(cell, records.all if cell.cell_id is None else records.unnamed, records)
+def _shown_by_code(cell: _Cell, records: _Records) -> Recorded | None:
+    """The first execution of this code that gave these outputs and is no other cell's; it is taken."""
+    same_code = records.pool_for(cell).by_code.get(cell.code_hash, [])
+    shown = _shown(cell, records.free(same_code), records)
+    if shown is not None:
+        records.take(shown)
+    return shown
 
 
 def _by_cell_id(cell: _Cell, runs: list[Recorded], records: _Records) -> CellVerdict:
@@ -197,19 +224,18 @@ def _by_cell_id(cell: _Cell, runs: list[Recorded], records: _Records) -> CellVer
     return cell.verdict(Verdict.RECORDED, reason, shown)
 
 
-def _by_code(cell: _Cell, runs: list[Recorded], records: _Records) -> CellVerdict:
-    same_code = [run for run in runs if run.event.get("code_hash") == cell.code_hash]
-    free = records.free(same_code)
-    shown = _shown(cell, free, records)
-    if shown is not None or free:
-        found = shown or free[-1]
-        records.take(found)
-        if shown is None:
-            return _other_outputs(cell, found, records, by_code=True)
+def _by_code(cell: _Cell, shown: dict[int, Recorded | None], records: _Records) -> CellVerdict:
+    found = shown[cell.position]
+    if found is not None:
         return cell.verdict(Verdict.RECORDED, f"as recorded, run {_when(found)}", found, by_code=True)
-    foreign = [run for run in runs if not records.comparable(run.event.get("code_hash"))]
-    if foreign and not same_code:
-        return cell.verdict(Verdict.CANNOT_TELL, _incomparable("code", foreign[-1], records), by_code=True)
+    pool = records.pool_for(cell)
+    same_code = pool.by_code.get(cell.code_hash, [])
+    free = records.free(same_code)
+    if free:
+        records.take(free[0])
+        return _other_outputs(cell, free[0], records, by_code=True)
+    if pool.foreign is not None and not same_code:
+        return cell.verdict(Verdict.CANNOT_TELL, _incomparable("code", pool.foreign, records), by_code=True)
     return cell.verdict(Verdict.NEVER_RUN, _why_never(cell, same_code, records), by_code=cell.cell_id is None)
 
 
@@ -257,11 +283,11 @@ def _why_never(cell: _Cell, same_code: list[Recorded], records: _Records) -> str
     if cell.is_blank and cell.is_bare:
         return "it is empty: there is nothing to run"
     if same_code:
-        return f"its code was run {len(same_code)} times, and as many cells before it hold the same code"
+        return f"its code was run {len(same_code)} times, and as many other cells hold the same code"
     reason = "it has not been executed" if cell.is_bare else "it shows outputs, but no run of it is recorded"
     if cell.cell_id is None:
         return reason + "; without cell ids, edited code looks the same as code that never ran"
-    elsewhere = [run for run in records.all if run.event.get("code_hash") == cell.code_hash]
+    elsewhere = records.all.by_code.get(cell.code_hash)
     if elsewhere:
         reason += f"; the same code was run in another cell, {_when(elsewhere[-1])}"
     return reason
