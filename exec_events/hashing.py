@@ -88,7 +88,12 @@ class Hasher:
 
         Raises ValueError where they are nested too deep to be hashed, or not JSON.
         """
-        return self.bytes(canonical_json(canonical_outputs(outputs), _OUTPUTS_DEPTH))
+        return self.bytes(outputs_bytes(outputs))
+
+
+def outputs_bytes(outputs: list[dict[str, Any]]) -> bytes:
+    """The bytes that are hashed for outputs, and kept where a site keeps contents; raises as `Hasher.outputs`."""
+    return canonical_json(canonical_outputs(outputs), _OUTPUTS_DEPTH)
 
 
 def key_id(key: bytes) -> str:

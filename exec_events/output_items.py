@@ -68,7 +68,7 @@ class ErrorOutput:
         lines = self.traceback
         if not (isinstance(lines, list) and all(type(part) is str for part in [self.ename, self.evalue, *lines])):
             raise Malformed
-        self.size = sum(map(utf8_length, [self.ename, self.evalue, *lines]))  # type: ignore[list-item]
+        self.size = sum(map(utf8_length, [self.ename, self.evalue, *lines]))
 
     def nbformat(self) -> dict[str, Any]:
         """This output as nbformat 4 has it."""

@@ -68,34 +68,37 @@ def _text(tree: ast.AST) -> str:
 
 
 def _parts(node: ast.AST) -> list[Any]:
-    """The text of a node in order: strings that are final, and nodes."""
+    """The text of a node in order: strings that are final, and nodes with more in them."""
     kind = type(node)
-    if kind is ast.Constant:
-        return [f"Constant(value={_constant(node.value)})"]  # type: ignore[attr-defined]
-    parts: list[Any] = [kind.__name__]
-    separator = "("
+    parts: list[Any] = []
+    opening = f"{kind.__name__}("
     for name in _FIELDS[kind]:
         value = getattr(node, name, None)
         if value is None or value == []:
             continue
-        parts.append(f"{separator}{name}=")
-        separator = ","
-        if isinstance(value, ast.AST):
-            parts.append(value)
-        elif isinstance(value, list):
-            parts += _list_parts(_joined_text(value) if kind is ast.JoinedStr else value)
+        parts.append(f"{opening}{name}=")
+        opening = ","
+        if type(value) is list:
+            parts.append("[")
+            for item in _joined_text(value) if kind is ast.JoinedStr else value:
+                parts += _item(item), ","
+            parts.append("]")
         else:
-            parts.append(_constant(value))
-    parts.append("()" if separator == "(" else ")")
+            parts.append(_item(value))
+    parts.append(")" if parts else f"{opening})")
     return parts
 
 
-def _list_parts(values: list[Any]) -> list[Any]:
-    parts: list[Any] = ["["]
-    for value in values:
-        parts += [value if isinstance(value, ast.AST) else _constant(value), ","]
-    parts.append("]")
-    return parts
+def _item(value: Any) -> Any:
+    """The text of a value, if it takes no more than a look at it (as most do); else the node."""
+    kind = type(value)
+    if kind not in _FIELDS:
+        return _constant(value)
+    if kind is ast.Name:
+        return f"Name(id={_constant(value.id)})"
+    if kind is ast.Constant:
+        return f"Constant(value={_constant(value.value)})"
+    return value if _FIELDS[kind] else f"{kind.__name__}()"
 
 
 def _constant(value: Any) -> str:

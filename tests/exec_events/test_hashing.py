@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exec_events.canonical_json import canonical_json
-from exec_events.hashing import Hasher, commit, key_id
+from exec_events.hashing import Hasher, commit, key_id, outputs_bytes
 from exec_events.privacy import Pseudonyms
 from exec_events.syntax_tree import MAX_CHARACTERS, syntax_tree
 
@@ -125,6 +125,11 @@ class TestHasher:
         """Also lone surrogates and null characters are hashed, and no parser is tripped by them."""
         assert PLAIN.code(code) == "sha256:" + sha256(code.encode("utf-8", "surrogatepass")).hexdigest()
         PLAIN.ast(code)
+
+    @vectors("outputs_hash")
+    def test_kept_outputs_hash_as_the_event_says(self, vector: dict[str, Any]) -> None:
+        """The bytes kept as contents are those that were hashed."""
+        assert outputs_bytes(vector["outputs"]).decode() == vector["rfc8785"]
 
     def test_trees_are_remembered_within_bounds(self) -> None:
         """The cache of trees gives what was computed, and forgets the oldest."""
