@@ -15,6 +15,8 @@ import pytest
 from conftest import PLAIN, recorded
 from jupyter_client.asynchronous.client import AsyncKernelClient
 
+from jupyter_server_documents.rooms.ynotebook_room import _source_hash
+
 from exec_events.hashing import Hasher
 from exec_events.testing import NotebookClient, RunningServer
 
@@ -144,7 +146,12 @@ async def test_server_side_execution_of_jupyter_server_documents(documents: Runn
     cells = [{"id": f"cell-{n}", "cell_type": "code", "source": f"print({n})", "metadata": {}, "outputs": [], "execution_count": None} for n in range(3)]
     notebook = {"cells": cells, "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}}, "nbformat": 4, "nbformat_minor": 5}
     (documents.root_dir / "shared.ipynb").write_text(json.dumps(notebook))
-    found = await run_shared_notebook(documents, "shared.ipynb", [f"cell-{n}" for n in range(3)], [f"print({n})" for n in range(3)])
+    async with NotebookClient(documents, notebook="shared.ipynb") as client:
+        file_id = (await client.rest("GET", "/api/fileid/id?path=shared.ipynb"))["id"]
+        asked = [{"cell_id": cell["id"], "source_hash": _source_hash(cell["source"])} for cell in cells]
+        body = {"document_id": f"json:notebook:{file_id}", "cells": asked}
+        await client.rest("POST", f"/api/kernels/{client.kernel_id}/execute", body)
+        found = await recorded(documents, 3, kernel_id=client.kernel_id)
     assert {e["client"] for e in found} == {"in_process"}
     assert [e["cell_id"] for e in found] == ["cell-0", "cell-1", "cell-2"]
     assert [e["code_hash"] for e in found] == [HASHER.code(f"print({n})") for n in range(3)]
