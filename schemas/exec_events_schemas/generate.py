@@ -65,7 +65,7 @@ def _add(schema: dict[str, Any], name: str, schemas: dict[str, Any]) -> dict[str
     """Put an object's schema under its name, those in it under names made from its own; return a reference."""
     kept = ("type", "additionalProperties", "required", "description")
     schemas[name] = {key: schema[key] for key in kept if key in schema}
-    properties = {}
+    properties: dict[str, Any] = {}
     for key, value in schema.get("properties", {}).items():
         inner = name + camel(key)
         items = value.get("items", {})

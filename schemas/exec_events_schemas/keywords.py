@@ -32,7 +32,7 @@ def well_formed(schema: dict[str, Any]) -> None:
         jsonschema_rs.meta.validate(
             {"$schema": "http://json-schema.org/draft-07/schema#"} | without_annotations(schema)
         )
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise ContractError(f"{schema.get('$id', 'the schema')} is no JSON Schema: {error}; correct it") from error
 
 
@@ -53,13 +53,26 @@ def _below(schema: Any, path: str) -> Iterator[Violation]:
 
 
 def without_annotations(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema's assertions alone, at every depth: what validators and jsonsubschema are given."""
-    bare: dict[str, Any] = {}
-    for keyword, value in schema.items():
-        if keyword == "properties":
-            bare[keyword] = {name: without_annotations(inner) for name, inner in value.items()}
-        elif keyword == "items" and isinstance(value, dict):
-            bare[keyword] = without_annotations(value)
-        elif keyword not in ANNOTATIONS | IDENTITY:
-            bare[keyword] = value
-    return bare
+    """A schema's assertions alone, at every depth: what validators are given."""
+    return _without(ANNOTATIONS | IDENTITY, schema)
+
+
+def without_string_bounds(schema: dict[str, Any]) -> dict[str, Any]:
+    """
+    A schema's assertions but for those about what is in a string: what jsonsubschema is given.
+
+    It does not see a length beside a pattern, and comparing two patterns can take all memory.
+    """
+    return _without(ANNOTATIONS | IDENTITY | {"pattern", "minLength", "maxLength"}, schema)
+
+
+def _without(keywords: frozenset[str], schema: dict[str, Any]) -> dict[str, Any]:
+    kept = {keyword: value for keyword, value in schema.items() if keyword not in keywords}
+    properties = kept.get("properties")
+    if isinstance(properties, dict):
+        kept["properties"] = {
+            name: _without(keywords, inner) if isinstance(inner, dict) else inner for name, inner in properties.items()
+        }
+    if isinstance(kept.get("items"), dict):
+        kept["items"] = _without(keywords, kept["items"])
+    return kept

@@ -35,8 +35,8 @@ def new_version(event: str, folder: Path) -> tuple[SchemaName, list[Path]]:
 
     Raises ContractError, before anything is written, when the folder cannot take it.
     """
-    older = find(event, folder=folder)
-    newer = SchemaName(event, older.version + 1)
+    older = find(find(event, folder=folder).event, folder=folder)
+    event, newer = older.event, SchemaName(older.event, older.version + 1)
     schema = Path(str(schema_file(newer, folder)))
     examples = Path(str(examples_folder(newer, folder)))
     step = folder / event / f"{step_module(older.version)}.py"

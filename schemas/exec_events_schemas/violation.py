@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_NEW_VERSION = "start a new version: exec-events schemas new-version"
+_NEW_VERSION = "start a new version: exec-events schemas new-version NAME"
 NEXT_STEPS = {
     "property-removed": f"put it back (producers may leave an optional one out), or {_NEW_VERSION}",
     "property-added-required": f"make it optional, or {_NEW_VERSION}",
@@ -19,7 +19,7 @@ NEXT_STEPS = {
     "pattern-changed": f"keep the released pattern, or {_NEW_VERSION}",
     "closed-content-opened": "state additionalProperties: false; nothing a schema does not name may leave a server",
     "keyword-not-allowed": "say it with the allowed keywords; compatibility cannot be proved with others",
-    "identity-changed": "restore $id and version; a new version is a new file: exec-events schemas new-version",
+    "identity-changed": "restore $id and version; a new version is a new file: exec-events schemas new-version NAME",
     "example-rejected": "do not change the example, it stands for stored events; change the schema",
     "example-missing": "add some: every rule a schema states deserves one that keeps it and one that breaks it",
     "example-refused": "correct the example, or the schema where the example is right",
