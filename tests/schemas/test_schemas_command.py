@@ -281,7 +281,7 @@ def test_every_option_is_explained() -> None:
 
 
 def test_the_documentation_works() -> None:
-    """In docs/schemas.md the Python runs, each rule of a change is explained, and commands that only read exit with 0."""
+    """In docs/schemas.md the Python runs, each rule of a change is explained, and commands that read exit with 0."""
     page = (Path(__file__).parents[2] / "docs" / "schemas.md").read_text()
     for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
         exec(compile(block, "docs/schemas.md", "exec"), {})
