@@ -7,6 +7,7 @@ A spool file whose lock can be had has no owner any more. Everything here blocks
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from logging import Logger
@@ -46,7 +47,7 @@ def find_left(folder: Path, own_recorder_id: str, log: Logger) -> list[Left]:
             continue
         file = SpoolFile(folder, path.stem)
         try:
-            file.open()
+            _open_patiently(file)
         except SpoolError:
             continue  # its recorder runs
         except (sqlite3.Error, OSError) as error:
@@ -59,6 +60,18 @@ def find_left(folder: Path, own_recorder_id: str, log: Logger) -> list[Left]:
         finally:
             file.close()
     return sorted(found, key=lambda left: left.started_at)
+
+
+def _open_patiently(file: SpoolFile) -> None:
+    """Open a file, trying again for a moment: a reader asking whether its recorder runs holds the lock an instant."""
+    for _ in range(5):
+        try:
+            file.open()
+        except SpoolError:
+            time.sleep(0.05)
+        else:
+            return
+    file.open()
 
 
 def _look(file: SpoolFile) -> Left:

@@ -139,6 +139,7 @@ class ExecEvents(ExtensionApp):
         recorder_id = str(uuid.uuid4())
         self._spool = Spool(folder, recorder_id, self.log, started_at=rfc3339(now_us()), max_bytes=self.spool_max_bytes)
         describer = Describer(recorder_id, self.trust, self._pseudonyms(), self._hasher(), LastRuns())
+        assert server.event_logger is not None, "a server has its event logger before its extensions"
         self._emitter = Emitter(server.event_logger, self.log)
         self._emitter.install()
         settings = Settings(

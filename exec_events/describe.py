@@ -114,7 +114,7 @@ class Describer:
         if request.cell_id:
             data["cell_id"] = clean(request.cell_id, 128)
         if request.user_expressions:
-            data["user_expressions_hash"] = self.hasher.json(request.user_expressions)
+            data["user_expressions_hash"] = self._expressions(request.user_expressions)
         code = request.code if request.code is not None else execution.input_code
         if code is not None:
             data |= self._code(watch, code, notebook or watch.kernel_id, data.get("cell_id"))
@@ -188,17 +188,24 @@ class Describer:
         data = {"time": rfc3339(now_us), "recorder_id": self.recorder_id, "trust": self.trust, "action": action}
         return data | {key: value for key, value in more.items() if value is not None and value != []}
 
+    def _expressions(self, expressions: dict[str, Any]) -> str:
+        try:
+            return self.hasher.json(expressions)
+        except ValueError:  # nested too deeply to have a canonical form; it is recorded that there were some
+            return self.hasher.text(repr(expressions))
+
     def _subject(self, identity: Identity) -> dict[str, str]:
         return {"subject": self.pseudonyms.subject(identity.name), "subject_from": identity.origin}
 
     def _code(self, watch: KernelWatch, code: str, place: str, cell_id: str | None) -> dict[str, Any]:
+        code_hash = self.hasher.code(code)
         data: dict[str, Any] = {
-            "code_hash": self.hasher.code(code),
+            "code_hash": code_hash,
             "code_bytes": len(code.encode("utf-8", "surrogatepass")),
             "code_lines": len(code.splitlines()),
             **self.last_runs.compare(place, cell_id, code),
         }
-        if watch.language in ("", "python") and (syntax := self.hasher.ast(code)) is not None:
+        if watch.language in ("", "python") and (syntax := self.hasher.ast_of(code, code_hash)) is not None:
             data["code_ast_hash"] = syntax
         return data
 

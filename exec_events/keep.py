@@ -176,7 +176,7 @@ class Keeper:
             for deliverer in self._deliverers:
                 deliverer.add(spool)
             while not all(deliverer.is_drained(spool) for deliverer in self._deliverers):
-                await asyncio.sleep(0.5)  # noqa: ASYNC110 (acknowledgements come from another thread)
+                await asyncio.sleep(0.5)
             for deliverer in self._deliverers:
                 deliverer.remove(spool)
         if (adopted := self._adopted.pop(left.recorder_id, None)) is not None:

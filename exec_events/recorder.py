@@ -26,8 +26,8 @@ from jsonschema import ValidationError
 from .describe import Describer, rfc3339
 from .emit import PREFIX, Emitter
 from .errors import NotRecorded, SpoolError
-from .hashing import commit
-from .outputs import Outputs, canonical_outputs
+from .hashing import commit, outputs_bytes
+from .outputs import Outputs
 from .privacy import chain_of
 from .spool import Content, Spool
 from .watch.execution import Execution, Identity, Status
@@ -223,7 +223,7 @@ class Recorder:
         if code is not None:
             kept.append(("code", code.encode("utf-8", "surrogatepass")))
         if self.settings.contents == "code+outputs" and not finished.outputs.overflow:
-            kept.append(("outputs", orjson.dumps(canonical_outputs(finished.outputs.nbformat()))))
+            kept.append(("outputs", outputs_bytes(finished.outputs.nbformat())))
         contents = []
         for kind, body in kept:
             nonce = secrets.token_bytes(32)

@@ -24,7 +24,21 @@ from .errors import SpoolError
 # (https://sqlite.org/wal.html, section 1): on them the rollback journal is used.
 NETWORK_FILE_SYSTEMS = frozenset(
     (
-        *("9p", "afs", "beegfs", "ceph", "cifs", "davfs", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2"),
+        *(
+            "9p",
+            "afs",
+            "beegfs",
+            "ceph",
+            "cifs",
+            "davfs",
+            "gfs2",
+            "glusterfs",
+            "gpfs",
+            "lustre",
+            "nfs",
+            "nfs4",
+            "ocfs2",
+        ),
         *("pvfs2", "smb3", "smbfs", "virtiofs", "fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.juicefs"),
         *("fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
     )

@@ -12,7 +12,7 @@ import re
 import warnings
 from typing import Any
 
-MAX_CHARACTERS = 100_000
+MAX_CHARACTERS = 20_000
 
 # Where a name is read or written, how a string was spelled, and comments: not what the code does.
 _LEFT_OUT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})

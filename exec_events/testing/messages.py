@@ -78,10 +78,10 @@ def encode(message: Message, subprotocol: str, buffers: Sequence[bytes] = ()) ->
     """The websocket frame of a message: bytes (v1, or legacy with buffers) or text (legacy)."""
     if subprotocol == V1:
         parts = [orjson.dumps(message[key]) for key in ("header", "parent_header", "metadata", "content")]
-        frame: bytes = serialize_msg_to_ws_v1([*parts, *buffers], message["channel"])  # type: ignore[no-untyped-call]
+        frame: bytes = serialize_msg_to_ws_v1([*parts, *buffers], message["channel"])
         return frame
     if buffers:
-        binary: bytes = serialize_binary_message({**message, "buffers": list(buffers)})  # type: ignore[no-untyped-call]
+        binary: bytes = serialize_binary_message({**message, "buffers": list(buffers)})
         return binary
     return json.dumps(message)
 
@@ -93,7 +93,7 @@ def decode(frame: bytes | str, subprotocol: str) -> Message:
         text.setdefault("buffers", [])
         return text
     if subprotocol == V1:
-        channel, parts = deserialize_msg_from_ws_v1(frame)  # type: ignore[no-untyped-call]
+        channel, parts = deserialize_msg_from_ws_v1(frame)
         head, parent, metadata, content = (_loads(part) for part in parts[:4])
         return {
             "channel": channel,
@@ -103,7 +103,7 @@ def decode(frame: bytes | str, subprotocol: str) -> Message:
             "content": content,
             "buffers": parts[4:],
         }
-    binary: Message = deserialize_binary_message(frame)  # type: ignore[no-untyped-call]
+    binary: Message = deserialize_binary_message(frame)
     return binary
 
 

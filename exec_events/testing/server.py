@@ -269,7 +269,7 @@ def _is_alive(process: psutil.Process) -> bool:
 def _installed_extensions_off() -> dict[str, bool]:
     """Every server extension that some configuration folder enables, turned off."""
     manager = ExtensionConfigManager(read_config_path=jupyter_config_path())
-    installed: dict[str, bool] = manager.get_jpserver_extensions()  # type: ignore[no-untyped-call]
+    installed: dict[str, bool] = manager.get_jpserver_extensions()
     return dict.fromkeys(sorted(installed), False)
 
 

@@ -216,7 +216,7 @@ def _execute(original: Any) -> Any:
                 channel = self.shell_channel
                 send = channel.send
                 # execute() makes the message and sends it at once: the instance's send sees it whole.
-                channel.send = lambda message: tap.send(self, watch, message, send)  # type: ignore[method-assign]  # noqa: B023
+                channel.send = lambda message: tap.send(self, watch, message, send)  # noqa: B023
                 try:
                     return original(self, *args, **kwargs)
                 finally:

@@ -19,6 +19,8 @@ from exec_events.outputs import Outputs
 from .execution import Execution, Identity, ParentKey, Request, Status
 
 OUTPUT_TYPES = frozenset({"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"})
+# What shows, or changes, a display with a display_id.
+DISPLAY_TYPES = frozenset({"display_data", "execute_result", "update_display_data"})
 # Requests that have no reply; all others account for one message the kernel sent elsewhere than iopub.
 WITHOUT_REPLY = frozenset({"comm_open", "comm_msg", "comm_close"})
 
@@ -280,8 +282,9 @@ class KernelWatch:
             execution.execution_count = count
 
     def _output(self, execution: Execution, kind: str, content: dict[str, Any], size: int) -> None:
+        if kind in DISPLAY_TYPES:
+            self._update_displays(content, execution)
         if kind == "update_display_data":
-            self._update_displays(content)
             if not execution.over:
                 execution.outputs.add(kind, content, size)
             return
@@ -294,17 +297,17 @@ class KernelWatch:
         if execution.execution_id in self._recent:
             execution.outputs.add(kind, content, size)
 
-    def _update_displays(self, content: dict[str, Any]) -> None:
-        """An update reaches every display of that name, in whichever cell it stands."""
+    def _update_displays(self, content: dict[str, Any], own: Execution | None) -> None:
+        """A display shows its last content wherever it stands: here, in every execution but ``own``."""
         transient = content.get("transient")
         display_id = transient.get("display_id") if isinstance(transient, dict) else None
         if not isinstance(display_id, str):
             return
-        for other in list(self._recent.values()):
+        for other in [other for other in self._recent.values() if other is not own]:
             if display_id in other.outputs.display_ids and other.outputs.update_display(display_id, content):
                 self._late_outputs(other, "display_update").add("display_data", content, 0)
         for running in self.pending.values():
-            if display_id in running.outputs.display_ids:
+            if running is not own:
                 running.outputs.update_display(display_id, content)
 
     def _late_outputs(self, execution: Execution, cause: Any) -> Outputs:
@@ -322,7 +325,7 @@ class KernelWatch:
         if parent_kind == "interrupt_request" and state == "busy":
             self.interrupt()
         if kind == "update_display_data":
-            self._update_displays(content())
+            self._update_displays(content(), None)
 
     def _has_waited(self, execution: Execution, now: float) -> bool:
         if execution.idle_date is not None:

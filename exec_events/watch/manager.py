@@ -248,4 +248,4 @@ class KernelTaps:
 
     def _detach(self, kernel_id: str) -> None:
         for table in (self.taps, self._kernels, self._live):
-            table.pop(kernel_id, None)  # type: ignore[attr-defined]
+            table.pop(kernel_id, None)

@@ -27,7 +27,7 @@ _MAX_INTEGER = 2**53 - 1
 # JSON string is escaped, so these bytes cannot occur within the event's strings; anchored at the end,
 # they cannot be an inner object either.
 _SEAL = re.compile(
-    rb',"seal":\{"chain":"([^"\\]{1,128})","prev":(?:null|"sha256:([0-9a-f]{64})"),"seq":(0|[1-9][0-9]{0,15})\}\}\Z'
+    rb',"seal":\{"chain":"([ !#-\[\]-~]{1,128})","prev":(?:null|"sha256:([0-9a-f]{64})"),"seq":(0|[1-9][0-9]{0,15})\}\}\Z'
 )
 _SEAL_ROOM = 320
 

@@ -27,7 +27,9 @@ def events_of(server: RunningServer, name: str, **fields: Any) -> list[Event]:
     return [e for e in found if kind(e) == name and all(e.get(key) == value for key, value in fields.items())]
 
 
-async def recorded(server: RunningServer, count: int, *, settle: float = 0.3, timeout: float = 15, **fields: Any) -> list[Event]:
+async def recorded(
+    server: RunningServer, count: int, *, settle: float = 0.3, timeout: float = 15, **fields: Any
+) -> list[Event]:
     """
     Exactly ``count`` cell_execution events whose fields are these, by time of request.
 
@@ -44,7 +46,9 @@ async def recorded(server: RunningServer, count: int, *, settle: float = 0.3, ti
     return sorted(found, key=lambda event: str(event["requested_at"]))
 
 
-async def eventually(server: RunningServer, name: str, count: int = 1, timeout: float = 15, **fields: Any) -> list[Event]:
+async def eventually(
+    server: RunningServer, name: str, count: int = 1, timeout: float = 15, **fields: Any
+) -> list[Event]:
     """At least ``count`` events of one schema whose fields are these, waiting for them."""
     deadline = time.monotonic() + timeout
     while True:

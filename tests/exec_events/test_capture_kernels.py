@@ -64,7 +64,9 @@ async def test_a_restart_while_a_cell_runs(server: RunningServer) -> None:
 async def test_a_kernel_that_dies(server: RunningServer) -> None:
     """What a dying kernel printed is kept, its cell is closed as kernel_died, and the restarted kernel is recorded."""
     async with NotebookClient(server, notebook="dies.ipynb") as client:
-        await client.submit("print('last words', flush=True); import os, time; time.sleep(0.3); os._exit(1)", cell_id="dying")
+        await client.submit(
+            "print('last words', flush=True); import os, time; time.sleep(0.3); os._exit(1)", cell_id="dying"
+        )
         await eventually(server, "cell_execution", kernel_id=client.kernel_id, cell_id="dying", timeout=30)
         await eventually(server, "kernel_lifecycle", kernel_id=client.kernel_id, action="died", timeout=30)
         await client.submit("1", cell_id="after")

@@ -51,7 +51,10 @@ async def direct(server: RunningServer, kernel_id: str) -> AsyncIterator[AsyncKe
 
 async def test_a_direct_client(server: RunningServer) -> None:
     """What a ZeroMQ client runs past the server is recorded from what the kernel publishes, and flagged as direct."""
-    async with NotebookClient(server, notebook="direct.ipynb") as notebook, direct(server, notebook.kernel_id) as client:
+    async with (
+        NotebookClient(server, notebook="direct.ipynb") as notebook,
+        direct(server, notebook.kernel_id) as client,
+    ):
         for number in range(20):
             await client.execute_interactive(f"print({number})", timeout=20, output_hook=lambda _: None)
         await client.execute_interactive("1/0", timeout=20, output_hook=lambda _: None)
@@ -138,13 +141,30 @@ async def test_the_websocket_class_of_jupyter_server_documents(documents: Runnin
             await client.execute(f"print({number})", cell_id=f"c{number}")
         found = await recorded(documents, 5, kernel_id=client.kernel_id)
     assert [e["cell_id"] for e in found] == [f"c{n}" for n in range(5)]
-    assert {(e["status"], e["reply_seen"], e["iopub_seen"], e["client"]) for e in found} == {("ok", True, True, "websocket")}
+    assert {(e["status"], e["reply_seen"], e["iopub_seen"], e["client"]) for e in found} == {
+        ("ok", True, True, "websocket")
+    }
 
 
 async def test_server_side_execution_of_jupyter_server_documents(documents: RunningServer) -> None:
     """Cells that it runs from the shared document carry cell id and user."""
-    cells = [{"id": f"cell-{n}", "cell_type": "code", "source": f"print({n})", "metadata": {}, "outputs": [], "execution_count": None} for n in range(3)]
-    notebook = {"cells": cells, "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}}, "nbformat": 4, "nbformat_minor": 5}
+    cells = [
+        {
+            "id": f"cell-{n}",
+            "cell_type": "code",
+            "source": f"print({n})",
+            "metadata": {},
+            "outputs": [],
+            "execution_count": None,
+        }
+        for n in range(3)
+    ]
+    notebook = {
+        "cells": cells,
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
     (documents.root_dir / "shared.ipynb").write_text(json.dumps(notebook))
     async with NotebookClient(documents, notebook="shared.ipynb") as client:
         file_id = (await client.rest("GET", "/api/fileid/id?path=shared.ipynb"))["id"]

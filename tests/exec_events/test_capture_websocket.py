@@ -216,7 +216,9 @@ async def test_clear_output_and_updates_within_a_cell(server: RunningServer) -> 
 async def test_another_cell_updates_a_display(server: RunningServer) -> None:
     """An update from a later cell is recorded against the cell whose output it changes."""
     async with NotebookClient(server, notebook="update.ipynb") as client:
-        await client.execute("from IPython.display import display\nhandle = display('one', display_id=True)", cell_id="a")
+        await client.execute(
+            "from IPython.display import display\nhandle = display('one', display_id=True)", cell_id="a"
+        )
         await client.execute("handle.update('two')", cell_id="b")
         first, second = await recorded(server, 2, kernel_id=client.kernel_id)
         (late,) = await eventually(server, "late_output", kernel_id=client.kernel_id)
@@ -235,7 +237,9 @@ async def test_floods_beyond_the_rate_limit(server: RunningServer) -> None:
         stream, displays = await recorded(server, 2, kernel_id=client.kernel_id)
     assert len(result.text) < 12_000_000, "the client was limited"
     assert stream["outputs"][0]["bytes"] == 12_000_000
-    assert stream["outputs_hash"] == HASHER.outputs([{"output_type": "stream", "name": "stdout", "text": text * 12_000}])
+    assert stream["outputs_hash"] == HASHER.outputs(
+        [{"output_type": "stream", "name": "stdout", "text": text * 12_000}]
+    )
     assert displays["outputs"] == [
         {"kind": "display_data", "mime": "text/plain", "count": 5000, "bytes": sum(len(str(n)) for n in range(5000))}
     ]

@@ -244,9 +244,7 @@ def test_closing_writes_what_is_left(tmp_path: Path) -> None:
 def test_many_threads_append_without_a_gap(tmp_path: Path) -> None:
     """Threads that append at once share one gap-free chain."""
     with running(tmp_path) as spool:
-        threads = [
-            threading.Thread(target=lambda: [spool.append({"x": 1}, "a") for _ in range(500)]) for _ in range(4)
-        ]
+        threads = [threading.Thread(target=lambda: [spool.append({"x": 1}, "a") for _ in range(500)]) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -256,7 +254,8 @@ def test_many_threads_append_without_a_gap(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"), [("/home/ada/spool", "nfs4"), ("/homestead", "ext4"), ("/data/x", "fuse.sshfs"), ("/", "ext4")]
+    ("path", "expected"),
+    [("/home/ada/spool", "nfs4"), ("/homestead", "ext4"), ("/data/x", "fuse.sshfs"), ("/", "ext4")],
 )
 def test_the_file_system_of_a_path_is_that_of_its_longest_mount(path: str, expected: str) -> None:
     """A network file system is found by mount point, not by how a name begins."""
