@@ -7,9 +7,11 @@ blocks or raises harms neither the server nor the record. Nobody else can emit a
 
 from __future__ import annotations
 
+import copy
 import logging
 import queue
 import threading
+import time
 from typing import Any
 
 import jsonschema_rs
@@ -23,6 +25,8 @@ from .errors import ExecEventsError
 PREFIX = "https://exec-events.org/schemas/"
 KEPT = ("__schema__", "__schema_version__")
 FOREIGN_QUEUE = 10_000
+SLOW_SECONDS = 2.0
+STOP_SECONDS = 2.0
 
 
 class ForgedEvent(ExecEventsError):
@@ -49,18 +53,24 @@ class FastValidator:
 
 class IsolatedHandler(logging.Handler):
     """
-    Stands before another handler: events of ours reach it on a thread of its own; all else goes straight on.
+    Stands before another handler: events of ours reach it on a thread of its own.
 
-    What it cannot take in time, beyond `FOREIGN_QUEUE` events, is dropped for it alone and counted.
+    All else goes straight on, or waits its turn behind events of ours the handler has not taken yet. What
+    the handler cannot take in time, beyond `FOREIGN_QUEUE` events of ours, is dropped for it alone and counted.
     """
 
     def __init__(self, handler: logging.Handler, log: logging.Logger) -> None:
-        super().__init__(handler.level)
+        super().__init__()
         self.handler = handler
         self.dropped = 0
         self.failed = 0
         self._log = log
-        self._queue: queue.Queue[logging.LogRecord | None] = queue.Queue(FOREIGN_QUEUE)
+        # Both are written by one thread only: by who emits (under this handler's lock), and by `_run`.
+        self._queued = 0
+        self._handled = 0
+        self._since: float | None = None
+        self._reported_slow = False
+        self._queue: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="exec-events-handler", daemon=True)
         self._thread.start()
 
@@ -70,29 +80,64 @@ class IsolatedHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass one event on."""
+        if record.levelno < self.handler.level:
+            return
+        waiting = self._queued - self._handled
         if not (isinstance(record.msg, dict) and str(record.msg.get("__schema__", "")).startswith(PREFIX)):
-            self.handler.handle(record)
+            if not waiting:
+                self.handler.handle(record)
+                return
+        elif waiting >= FOREIGN_QUEUE:
+            self._drop()
             return
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
-            self.dropped += 1
-            if self.dropped in (1, 100, 10_000):
-                self._log.warning(
-                    "exec-events: the event handler %r is too slow: %d events dropped for it (the record has them).",
-                    self.handler,
-                    self.dropped,
-                )
+        self._report_slow()
+        self._queued += 1
+        # The handler works on a copy: what it does to an event is not to change the record.
+        own = copy.copy(record)
+        own.msg = copy.deepcopy(record.msg)
+        self._queue.put(own)
 
-    def stop(self) -> None:
-        """Take no more; what is queued is still handed over while the process lives."""
-        try:
-            self._queue.put_nowait(None)
-        except queue.Full:
-            return
+    def end(self) -> None:
+        """Take no more; the thread ends once it has handed over what waits."""
+        self._queue.put(None)
+
+    def wait(self, deadline: float) -> bool:
+        """Whether all was handed over by ``deadline`` (monotonic); a handler that hangs is given up."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if not self._thread.is_alive():
+            return True
+        self._log.error(
+            "exec-events: the event handler %r hangs: %d events never reached it (the record has them).",
+            self.handler,
+            self._queued - self._handled,
+        )
+        # It hangs with its lock held, which logging waits for when the process exits.
+        self.handler.createLock()
+        return False
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        if self.dropped in (1, 100, 10_000):
+            self._log.warning(
+                "exec-events: the event handler %r is too slow: %d events dropped for it (the record has them).",
+                self.handler,
+                self.dropped,
+            )
+
+    def _report_slow(self) -> None:
+        since = self._since
+        if since is not None and not self._reported_slow and time.monotonic() - since > SLOW_SECONDS:
+            self._reported_slow = True
+            self._log.warning(
+                "exec-events: the event handler %r blocks: it has been busy with one event for %.0f s; "
+                "others wait for it on a thread of its own.",
+                self.handler,
+                time.monotonic() - since,
+            )
 
     def _run(self) -> None:
         while (record := self._queue.get()) is not None:
+            self._since = time.monotonic()
             try:
                 self.handler.handle(record)
             except Exception as error:
@@ -105,6 +150,8 @@ class IsolatedHandler(logging.Handler):
                         type(error).__name__,
                         error,
                     )
+            self._since = None
+            self._handled += 1
 
 
 class Emitter(logging.Handler):
@@ -121,7 +168,9 @@ class Emitter(logging.Handler):
         self._log = log
         self._isolated: list[IsolatedHandler] = []
         self._schemas: dict[str, EventSchema] = {}
+        self._sending = ""
         self._sending_thread = 0
+        self._others_failures = 0
         self._came_through: dict[str, Any] | None = None
 
     def install(self) -> None:
@@ -136,31 +185,47 @@ class Emitter(logging.Handler):
         for handler in list(self._event_logger.handlers):
             self._isolate(handler)
         self._event_logger.register_handler(self)
-        register = self._event_logger.register_handler
+        register, remove = self._event_logger.register_handler, self._event_logger.remove_handler
 
         def register_isolated(handler: logging.Handler) -> None:
             register(handler)
             self._isolate(handler)
 
+        def remove_isolated(handler: logging.Handler) -> None:
+            remove(handler)
+            self._let_go(handler)
+
         self._event_logger.register_handler = register_isolated  # type: ignore[method-assign]
+        self._event_logger.remove_handler = remove_isolated  # type: ignore[method-assign]
 
     def remove(self) -> None:
-        """Take this handler away; the threads of others end once they have handed over what they hold."""
+        """Take this handler away, and give the others back once they have taken what waits for them."""
+        for patched in ("register_handler", "remove_handler"):
+            vars(self._event_logger).pop(patched, None)
         self._event_logger.remove_handler(self)
         for isolated in self._isolated:
-            isolated.stop()
+            isolated.end()
+        deadline = time.monotonic() + STOP_SECONDS
+        for isolated in self._isolated:
+            self._event_logger._logger.removeHandler(isolated)
+            if isolated.wait(deadline):
+                self._event_logger._logger.addHandler(isolated.handler)
+        self._isolated.clear()
 
     def send(self, schema_id: str, data: dict[str, Any]) -> dict[str, Any]:
         """Validate, hand to every handler and listener, and return the event: its schema and its data."""
         self._came_through = None
+        self._sending = schema_id
         self._sending_thread = threading.get_ident()
         try:
             self._event_logger.emit(schema_id=schema_id, data=data)
-        except ValidationError:
-            raise
+        except ValidationError as error:
+            # Somebody else's modifier may have broken what was whole; then the event is recorded as it was.
+            self._schemas[schema_id].validate(data)
+            self._others_failed(error)
         except Exception as error:
             # Somebody else's modifier or handler; this one may or may not have been reached before.
-            self._log.warning("exec-events: %s while others were told of an event: %s", type(error).__name__, error)
+            self._others_failed(error)
         finally:
             self._sending_thread = 0
         capsule = self._came_through
@@ -172,7 +237,11 @@ class Emitter(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the capsule that comes through while `send` runs; nothing is formatted."""
-        if self._sending_thread == threading.get_ident() and isinstance(record.msg, dict):
+        if (
+            self._sending_thread == threading.get_ident()
+            and isinstance(record.msg, dict)
+            and record.msg.get("__schema__") == self._sending
+        ):
             self._came_through = record.msg
 
     def _guard(self, schema_id: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -181,11 +250,28 @@ class Emitter(logging.Handler):
             raise ForgedEvent(f"{schema_id} is emitted by the recorder alone")
         return data
 
+    def _others_failed(self, error: Exception) -> None:
+        self._others_failures += 1
+        if self._others_failures in (1, 100) or self._others_failures % 10_000 == 0:
+            self._log.warning(
+                "exec-events: %s while others were told of an event (%d times; the record has it): %s",
+                type(error).__name__,
+                self._others_failures,
+                error,
+            )
+
     def _isolate(self, handler: logging.Handler) -> None:
         if isinstance(handler, Emitter | IsolatedHandler):
             return
         logger = self._event_logger._logger
-        isolated = IsolatedHandler(handler, self._log)
         logger.removeHandler(handler)
-        logger.addHandler(isolated)
-        self._isolated.append(isolated)
+        if all(isolated.handler is not handler for isolated in self._isolated):
+            isolated = IsolatedHandler(handler, self._log)
+            logger.addHandler(isolated)
+            self._isolated.append(isolated)
+
+    def _let_go(self, handler: logging.Handler) -> None:
+        for isolated in [isolated for isolated in self._isolated if isolated.handler is handler]:
+            self._event_logger._logger.removeHandler(isolated)
+            self._isolated.remove(isolated)
+            isolated.end()

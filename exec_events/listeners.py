@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import operator
 import queue
 import threading
 import time
@@ -45,9 +46,10 @@ def load_listener(name: str) -> Callable[[dict[str, Any]], Any]:
     """The function ``package.module:function`` names; raises ConfigurationError when it cannot be had."""
     module_name, _, attribute = name.partition(":")
     try:
-        function = getattr(import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"cannot load the listener {name!r} (package.module:function): {error}") from error
+        function = operator.attrgetter(attribute)(import_module(module_name))
+    except (Exception, SystemExit) as error:  # importing a module runs anybody's code
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigurationError(f"cannot load the listener {name!r} (package.module:function): {reason}") from error
     if not callable(function):
         raise ConfigurationError(f"the listener {name!r} cannot be called")
     return function  # type: ignore[no-any-return]
@@ -78,6 +80,7 @@ class ListenerThread:
 
     def committed(self, sealed: list[Sealed]) -> None:
         """Queue what was committed (on the spool's thread); drop it, counted, for a listener that is too slow."""
+        self.state()
         for item in sealed:
             try:
                 self._queue.put_nowait(item)
@@ -115,7 +118,7 @@ class ListenerThread:
                 except TimeoutError:
                     self._timed_out += 1
                     self._report(self._timed_out, f"did not return within {self._timeout} s")
-                except Exception as error:
+                except BaseException as error:  # one that raises SystemExit ends nothing here
                     self._failures += 1
                     self._report(self._failures, f"raised {type(error).__name__}: {error}")
                 self._called += 1
@@ -123,10 +126,13 @@ class ListenerThread:
 
     async def _call(self, sealed: Sealed) -> None:
         event = {**orjson.loads(sealed.record), "hash": hash_text(sealed.hash)}
+        until = time.monotonic() + self._timeout
         async with asyncio.timeout(self._timeout):
             result = self._function(event)
             if inspect.isawaitable(result):
                 await result
+        if time.monotonic() > until:
+            raise TimeoutError  # a plain function cannot be interrupted, but it is told of
 
     def _report(self, count: int, what: str) -> None:
         if count in (1, 10, 100) or count % 1000 == 0:

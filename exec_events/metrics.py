@@ -55,14 +55,13 @@ class RecorderCollector(Collector):
         yield GaugeMetricFamily(SPOOL_BYTES, "Size of the spool file and its journal.", value=spool.size_bytes)
         yield GaugeMetricFamily(HEALTHY, "1 when nothing is wrong with the recorder.", value=int(healthy))
         yield CounterMetricFamily(FAULTS, "Exceptions of the recorder's own.", value=faults)
-        for name, text, figure in (
-            (DELIVERED, "Records a sink has taken.", lambda s: s.delivered),
-            (DELIVERY_RETRIES, "Batches a sink did not take.", lambda s: s.retries),
-        ):
-            counter = CounterMetricFamily(name, text, labels=["sink"])
-            for state in deliveries:
-                counter.add_metric([state.sink], figure(state))
-            yield counter
+        delivered = CounterMetricFamily(DELIVERED, "Records a sink has taken.", labels=["sink"])
+        retries = CounterMetricFamily(DELIVERY_RETRIES, "Batches a sink did not take.", labels=["sink"])
+        for state in deliveries:
+            delivered.add_metric([state.sink], state.delivered)
+            retries.add_metric([state.sink], state.retries)
+        yield delivered
+        yield retries
         lag = GaugeMetricFamily(DELIVERY_LAG, "Records a sink has not taken yet.", labels=["sink"])
         for state in deliveries:
             lag.add_metric([state.sink], state.lag)

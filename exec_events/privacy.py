@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigurationError
+from .hashing import key_id
 
 KEY_BYTES = 32
+SUBJECT_LIMIT = 256
 _ERROR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:]{0,127}\Z")
 
 
@@ -28,38 +30,45 @@ def load_key(path: Path) -> bytes:
 
     Raises ConfigurationError when it is not a key, or others than its owner may read it.
     """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    if path.exists():
         return read_key(path)
-    except FileNotFoundError:
+    try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return load_key(path)
-    key = secrets.token_bytes(KEY_BYTES)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key.hex() + "\n")
+        _make_key(path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot make the key {path}: {error.strerror}") from error
+    return read_key(path)
+
+
+def _make_key(path: Path) -> None:
+    """Make ``path`` a new key, whole or not at all; where another server is faster, its key stays."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_bytes(KEY_BYTES).hex() + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return key
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_key(path: Path) -> bytes:
     """The key kept in ``path``; raises ConfigurationError when there is none or others may read it."""
     try:
-        text = path.read_text().strip()
+        text = path.read_text(errors="replace").strip()
         mode = path.stat().st_mode
     except OSError as error:
         raise ConfigurationError(f"cannot read the key {path}: {error.strerror}") from error
     if os.name == "posix" and mode & 0o077:
         raise ConfigurationError(f"others may read the key {path}: run chmod 600 on it")
-    if not re.fullmatch(r"[0-9a-f]{64}", text):
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
         raise ConfigurationError(f"{path} does not hold a key (64 hexadecimal digits); move it away to get a new one")
     return bytes.fromhex(text)
-
-
-def key_id(key: bytes) -> str:
-    """The name of a key, 8 hexadecimal digits that say nothing of it."""
-    return sha256(b"exec-events key id" + key).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,7 @@ class Pseudonyms:
 
     def subject(self, name: str) -> str:
         """What stands for a user's name in events."""
-        return self._pseudonym("subject", name, 256)
+        return self._pseudonym("subject", name, SUBJECT_LIMIT)
 
     def notebook(self, path: str) -> str:
         """What stands for a notebook's path in events."""

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import Logger
 from typing import Any
 
@@ -171,20 +171,19 @@ class Recorder:
         """An execution is over: its event goes out, large outputs being hashed on another thread first."""
         self.executions += 1
         at = now_us()
-        if execution.outputs.size <= LARGE_OUTPUT_BYTES:
+        if execution.outputs.size + execution.raw_bytes <= LARGE_OUTPUT_BYTES:
             self._finish(watch, execution, status, at)
             return
-        outputs, execution.outputs = execution.outputs, Outputs(limit=0)
+        large = replace(execution)
+        execution.raw, execution.outputs = [], Outputs(limit=0)
         execution.outputs.overflow = True
-        last = _Finished(execution, outputs)
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(None, self._describe, watch, last, status, at)
+        future = asyncio.get_running_loop().run_in_executor(None, self._describe, watch, large, status, at)
         self._hashing.add(future)
         future.add_done_callback(functools.partial(self._hashed, execution))
 
-    def _finish(self, watch: KernelWatch, execution: Execution, status: str, at: int) -> None:
+    def _finish(self, watch: KernelWatch, execution: Execution, status: Status, at: int) -> None:
         try:
-            described = self._describe(watch, _Finished(execution, execution.outputs), status, at)
+            described = self._describe(watch, execution, status, at)
         except Exception:
             self.trouble("an execution's outputs")
             return
@@ -198,10 +197,11 @@ class Recorder:
             self.trouble("an execution's large outputs")
 
     def _describe(
-        self, watch: KernelWatch, finished: _Finished, status: str, at: int
+        self, watch: KernelWatch, execution: Execution, status: Status, at: int
     ) -> tuple[dict[str, Any], tuple[Content, ...]]:
-        data = self._describer.finished(watch, finished.execution, finished.outputs, status, at)
-        contents = self._contents(finished, data) if self.settings.contents != "none" else ()
+        outputs = execution.folded()
+        data = self._describer.finished(watch, execution, outputs, status, at)
+        contents = self._contents(execution, outputs, data) if self.settings.contents != "none" else ()
         return data, contents
 
     def _finished(self, execution: Execution, data: dict[str, Any], contents: tuple[Content, ...]) -> None:
@@ -216,14 +216,14 @@ class Recorder:
             return
         self._send("late_output", data, execution.chain)
 
-    def _contents(self, finished: _Finished, data: dict[str, Any]) -> tuple[Content, ...]:
+    def _contents(self, execution: Execution, outputs: Outputs, data: dict[str, Any]) -> tuple[Content, ...]:
         """The bodies the site keeps; their commitments go into ``data``."""
-        execution, kept = finished.execution, []
+        kept = []
         code = execution.request.code if execution.request.code is not None else execution.input_code
         if code is not None:
             kept.append(("code", code.encode("utf-8", "surrogatepass")))
-        if self.settings.contents == "code+outputs" and not finished.outputs.overflow:
-            kept.append(("outputs", outputs_bytes(finished.outputs.nbformat())))
+        if self.settings.contents == "code+outputs" and not outputs.overflow:
+            kept.append(("outputs", outputs_bytes(outputs.nbformat())))
         contents = []
         for kind, body in kept:
             nonce = secrets.token_bytes(32)
@@ -362,9 +362,3 @@ class Recorder:
             self._log.error("exec-events: fault %d: a %s event breaks its schema: %s", self.faults, name, error.message)
         except Exception:
             self.trouble(f"a {name} event")
-
-
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    execution: Execution
-    outputs: Outputs

@@ -25,7 +25,7 @@ from .errors import SpoolError
 from .spool_file import Batch, SpoolFile
 
 # An execution is on disk as begun within 20 ms of its request: the window plus one commit.
-WINDOW_SECONDS = 0.010
+WINDOW_SECONDS = 0.012
 MAX_BATCH = 2000
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 HELD_BYTES_LIMIT = 64 * 1024 * 1024

@@ -11,24 +11,43 @@ from exec_events_schemas.spool_layout import FILE_SUFFIX
 
 from exec_events import paths
 from exec_events.errors import ConfigurationError
-from exec_events.privacy import Pseudonyms, read_key
+from exec_events.privacy import SUBJECT_LIMIT, Pseudonyms, clean, read_key
 
 BUSY_SECONDS = 30
+CHUNK = 200
 
 
 def erase_subject(path: Path, subjects: list[str]) -> int:
     """
     Remove the stored bodies of ``subjects`` (as events name them) from one spool file; returns how many.
 
-    Works beside a running server. Raises sqlite3.Error when the file cannot be written.
+    Works beside a running server, which gets its turn between `CHUNK` bodies. Raises sqlite3.Error when the
+    file cannot be written, or its journal cannot be emptied: then run it again.
     """
+    marks = ", ".join("?" * len(subjects))
+    some = f"SELECT commitment FROM contents WHERE subject IN ({marks}) LIMIT {CHUNK}"  # noqa: S608
+    removed = 0
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete=ON")
-        marks = ", ".join("?" * len(subjects))
-        removed = connection.execute(f"DELETE FROM contents WHERE subject IN ({marks})", subjects).rowcount  # noqa: S608
+        while True:
+            gone = connection.execute(f"DELETE FROM contents WHERE commitment IN ({some})", subjects)  # noqa: S608
+            removed += gone.rowcount
+            if gone.rowcount < CHUNK:
+                break
         # The journal holds the pages as they were: bring it into the file and empty it.
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return removed
+        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError(
+                f"{removed} bodies are removed, but its journal is in use and still has them"
+            )
+    return removed
+
+
+def spool_files(folder: Path) -> list[Path]:
+    """Every file of a spool that may hold bodies: those that were damaged and set aside, too."""
+    journals = ("-wal", "-shm", "-journal")
+    aside = [path for path in folder.glob(f"*{FILE_SUFFIX}.damaged-*") if not path.name.endswith(journals)]
+    return sorted([*folder.glob(f"*{FILE_SUFFIX}"), *aside])
 
 
 @click.command()
@@ -50,23 +69,25 @@ def erase(name: str, spool: Path | None, key_file: Path | None, yes: bool) -> No
     Events hold only commitments to what is removed, so every chain stays valid. Nothing brings it back.
     """
     folder = spool or paths.spool_folder()
-    subjects = [name]
+    subjects = [name, clean(name, SUBJECT_LIMIT)]
     if not name.startswith("p:"):
         try:
             subjects.append(Pseudonyms(read_key(key_file or paths.key_file())).subject(name))
         except ConfigurationError as error:
             click.echo(f"without pseudonyms: {error}", err=True)
-    files = sorted(folder.glob(f"*{FILE_SUFFIX}"))
+    files = spool_files(folder)
     if not files:
         raise click.ClickException(f"no spool in {folder}; name one with --spool")
     if not yes:
         click.confirm(f"Remove the stored code and outputs of {name} from {len(files)} files in {folder}?", abort=True)
-    removed = 0
+    removed, failed = 0, False
     for path in files:
         try:
             removed += erase_subject(path, subjects)
         except sqlite3.Error as error:
-            raise click.ClickException(
-                f"{path}: {error}. Nothing is removed from it; run the command again."
-            ) from error
+            failed = True
+            advice = "remove the file yourself" if ".damaged-" in path.name else "run the command again"
+            click.echo(f"{path} may still hold some: {error}; {advice}", err=True)
     click.echo(f"{removed} bodies removed")
+    if failed:
+        raise SystemExit(1)

@@ -6,16 +6,19 @@ A sink is a class registered under the entry point group ``exec_events.sinks`` b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from logging import Logger
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from exec_events.errors import ConfigurationError
 
 GROUP = "exec_events.sinks"
+
+# What stands behind a colon is no port, but the first part of a password with a ? or # in it.
+_NO_PORT = re.compile(r"[^/\[]*:(?!\d+(?:[,/]|\Z))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def open_sink(url: str, log: Logger) -> Sink:
 
     Raises ConfigurationError for a scheme nobody registered; whatever the class raises, too.
     """
-    scheme = urlsplit(url).scheme
+    scheme = url.partition(":")[0].lower()
     found = {point.name: point for point in entry_points(group=GROUP)}
     if scheme not in found:
         known = ", ".join(sorted(found)) or "none"
@@ -62,10 +65,16 @@ def open_sink(url: str, log: Logger) -> Sink:
 
 def name_of(url: str) -> str:
     """The URL without user, password and query: what may stand in logs, metrics and the spool."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if ":" in host:
-        host = f"[{host}]"
-    # A Kafka URL may list brokers: keep everything behind the last @.
-    where = parts.netloc.rpartition("@")[2] or host
-    return urlunsplit((parts.scheme, where, parts.path, "", ""))
+    before, separator, after = url.partition("://")
+    scheme, rest = (before, after) if separator else ("", url)
+    if not rest.startswith("/"):
+        # All behind the last @ is kept: a Kafka URL lists brokers, and a password may hold an @ or a /.
+        head = _before_query(rest)
+        if "@" not in head and _NO_PORT.match(head):
+            head = rest
+        rest = rest[head.rfind("@") + 1 :]
+    return f"{scheme}{separator}{_before_query(rest)}"
+
+
+def _before_query(url: str) -> str:
+    return re.split(r"[?#]", url, maxsplit=1)[0]

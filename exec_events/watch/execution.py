@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import orjson
 
 from exec_events.outputs import Outputs
+
+# Beyond this many bytes of unparsed messages they are folded into outputs at once, on the event loop.
+FOLD_BYTES = 16 * 1024 * 1024
 
 Client = Literal["websocket", "direct", "in_process"]
 Channel = Literal["shell", "control", "unknown"]
@@ -53,8 +58,7 @@ class Request:
     notebook: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ParentKey:
+class ParentKey(NamedTuple):
     """What a parent header says of the execute_request it stands for."""
 
     session: str
@@ -67,7 +71,8 @@ class Execution:
     """
     One execution, mutable while its messages come in.
 
-    Dates are those in the kernel's message headers, as sent; loop times are the event loop's clock,
+    Output messages are kept as they came until somebody asks for `folded` outputs: most of them never
+    cost the event loop a parse. Dates are those in the kernel's message headers, as sent; loop times are the event loop's clock,
     in seconds.
     """
 
@@ -95,9 +100,33 @@ class Execution:
     counter_at_busy: tuple[str, int, int] | None = None
     iopub_missed: int = 0
     connection_closed: bool = False
+    raw: list[tuple[str, bytes, int]] = field(default_factory=list)
+    raw_bytes: int = 0
+    payload: dict[str, Any] | None = None
     late: Outputs | None = None
     late_cause: Literal["output", "display_update"] = "output"
     late_due: float = 0.0
+
+    def keep(self, kind: str, content: bytes, size: int) -> None:
+        """Keep one output message; ``kind`` "" is another execution's update of a display."""
+        self.raw.append((kind, content, size))
+        self.raw_bytes += size
+        if self.raw_bytes > FOLD_BYTES:
+            self.folded()
+
+    def folded(self) -> Outputs:
+        """The outputs of all messages so far; takes time with their size."""
+        raw, self.raw, self.raw_bytes = self.raw, [], 0
+        for kind, content, size in raw:
+            parsed = parse_object(content)
+            if kind:
+                self.outputs.add(kind, parsed, size)
+            elif (display_id := display_id_of(parsed)) is not None:
+                self.outputs.update_display(display_id, parsed)
+        if self.payload is not None:
+            self.outputs.add_payload(self.payload)
+            self.payload = None
+        return self.outputs
 
     @property
     def iopub_seen(self) -> bool:
@@ -127,3 +156,19 @@ class Execution:
         if self.request.client != "direct" and not self.request.silent:
             return "aborted"  # a kernel that runs code says execute_input first, unless silent
         return "unknown"
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """A message's content; {} when it is no JSON object."""
+    try:
+        value = orjson.loads(content)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def display_id_of(content: dict[str, Any]) -> str | None:
+    """The display_id in the transient part of a display's content."""
+    transient = content.get("transient")
+    display_id = transient.get("display_id") if isinstance(transient, dict) else None
+    return display_id if isinstance(display_id, str) else None

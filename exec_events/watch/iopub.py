@@ -3,20 +3,24 @@ One subscription to a kernel's iopub, in the place of the server's own activity 
 
 What costs is not a message but a wake-up of the event loop for it, so the socket is not registered
 with the loop: a timer drains it. libzmq's own thread takes messages in meanwhile, without a high
-water mark, so a blocked loop loses nothing.
+water mark, so a blocked loop loses nothing.  The server's own callback, which keeps a kernel's
+execution_state and last_activity, is called for what changes them.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from hmac import compare_digest
 from logging import Logger
 from typing import Any
 
 import orjson
 import zmq
 from jupyter_client.connect import ConnectionFileMixin
+from jupyter_client.session import Session
 
+from .execution import ParentKey
 from .kernel import KernelWatch
 
 DELIMITER = b"<IDS|MSG>"
@@ -86,9 +90,13 @@ class IopubTap:
         self._topic = b"exec-events-" + os.urandom(12).hex().encode()
         self._stream: DrainedStream | None = None
         self._stale_session = ""
+        self._session: Session = Session(key=b"")
+        self._last: list[bytes] | None = None
+        self._last_status: list[bytes] | None = None
 
     def connect(self, kernel: Any) -> DrainedStream:
         """Subscribe to all that ``kernel`` (a KernelManager) publishes; raises zmq.ZMQError."""
+        self._session = kernel.session
         options = kernel.context.sockopts
         saved = dict(options)
         kernel.context.setsockopt(zmq.RCVHWM, 0)
@@ -116,30 +124,41 @@ class IopubTap:
     def drain(self) -> bool:
         """Look at what has come, within the budget of one tick; True when more is waiting."""
         stream = self._stream
-        if stream is None or stream.closed():
-            self.watch.end_of_batch()
-            return False
-        taken = 0
-        for _ in range(DRAIN_MESSAGES):
-            parts = stream.receive()
-            if parts is None:
-                self.watch.end_of_batch()
-                return False
-            self._look(stream, parts)
-            taken += sum(map(len, parts))
-            if taken > DRAIN_BYTES:
-                break
+        more = stream is not None and not stream.closed() and self._drain(stream)
         self.watch.end_of_batch()
-        return True
+        return more
+
+    def _drain(self, stream: DrainedStream) -> bool:
+        taken = 0
+        try:
+            for _ in range(DRAIN_MESSAGES):
+                parts = stream.receive()
+                if parts is None:
+                    return False
+                self._look(stream, parts)
+                taken += sum(map(len, parts))
+                if taken > DRAIN_BYTES:
+                    break
+            return True
+        finally:
+            self._hand_over(stream)
 
     def _look(self, stream: DrainedStream, parts: list[bytes]) -> None:
         try:
-            stream.check(parts)
             at = parts.index(DELIMITER)
+            parent = self.watch.parent(parts[at + 3])
+            header = orjson.loads(parts[at + 2])
+            if isinstance(parent, ParentKey) and self.live:
+                self._check(parts, at)
+                self._last = parts
+                if header["msg_type"] == "status":
+                    self._last_status = parts
+            else:
+                self._hand_over(stream)
+                stream.check(parts)
             if not self.live:
-                self._prove(parts, at)
-            content = parts[at + 5]
-            self.watch.iopub(parts[at + 2], parts[at + 3], lambda: _object(content), sum(map(len, parts[at + 5 :])))
+                self._prove(header, parts[at + 5])
+            self.watch.iopub(header, parent, parts[at + 5], sum(map(len, parts[at + 5 :])))
         except Exception as error:
             self.bad_messages += 1
             if self.bad_messages in (1, 10, 100, 1000):
@@ -151,17 +170,33 @@ class IopubTap:
                     error,
                 )
 
-    def _prove(self, parts: list[bytes], at: int) -> None:
-        header = orjson.loads(parts[at + 2])
+    def _check(self, parts: list[bytes], at: int) -> None:
+        """Check the signature of a message that the server's own callback does not see."""
+        session = self._session
+        if session.auth is not None and not compare_digest(session.sign(parts[at + 2 : at + 6]), parts[at + 1]):
+            raise ValueError("bad signature")
+
+    def _hand_over(self, stream: DrainedStream) -> None:
+        """
+        Let the server's callback see the last messages of executions in a batch.
+
+        It keeps execution_state and last_activity, which nobody can read in the middle of a batch, so
+        the last status, and the last message, leave both as every one of them would.
+        """
+        status, last = self._last_status, self._last
+        self._last_status = self._last = None
+        for parts in (status, last if last is not status else None):
+            if parts is not None:
+                try:
+                    stream.check(parts)
+                except Exception as error:
+                    self._log.debug("exec-events: the activity watcher: %s", error)
+
+    def _prove(self, header: dict[str, Any], content: bytes) -> None:
         if header.get("session") == self._stale_session:
             return
         # A welcome to another topic answers somebody else's subscription.
-        if header.get("msg_type") == "iopub_welcome" and self._topic not in parts[at + 5]:
+        if header.get("msg_type") == "iopub_welcome" and self._topic not in content:
             return
         self.live = True
         self._on_live()
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    value = orjson.loads(content)
-    return value if isinstance(value, dict) else {}

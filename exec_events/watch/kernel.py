@@ -16,11 +16,12 @@ import orjson
 
 from exec_events.outputs import Outputs
 
-from .execution import Execution, Identity, ParentKey, Request, Status
+from .execution import Execution, Identity, ParentKey, Request, Status, display_id_of, parse_object
 
 OUTPUT_TYPES = frozenset({"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"})
 # What shows, or changes, a display with a display_id.
 DISPLAY_TYPES = frozenset({"display_data", "execute_result", "update_display_data"})
+DISPLAY_ID = b'"display_id"'
 # Requests that have no reply; all others account for one message the kernel sent elsewhere than iopub.
 WITHOUT_REPLY = frozenset({"comm_open", "comm_msg", "comm_close"})
 
@@ -126,7 +127,8 @@ class KernelWatch:
             execution.execution_count = count
         if execution.reply_status == "error" and execution.error_name is None:
             execution.error_name = str(content.get("ename", ""))
-        execution.outputs.add_payload(content)
+        if content.get("payload"):
+            execution.payload = content
         if execution.idle_date is not None:
             self._finish(execution)
 
@@ -165,17 +167,15 @@ class KernelWatch:
 
     # iopub, drained in batches.
 
-    def iopub(self, header_bytes: bytes, parent_bytes: bytes, content: Callable[[], Any], size: int) -> None:
+    def iopub(self, header: dict[str, Any], parent: ParentKey | str | None, content: bytes, size: int) -> None:
         """
-        One iopub message; ``content`` parses its content when it is wanted.
+        One iopub message: its parsed header, what `parent` says of its parent, its content's bytes.
 
-        Raises ValueError or KeyError when the header is not one.
+        Raises ValueError, KeyError or AttributeError when it is none.
         """
-        header = orjson.loads(header_bytes)
         kind = header["msg_type"]
         counter = self._count(header)
-        state = content().get("execution_state") if kind == "status" else None
-        parent = self._parent(parent_bytes)
+        state = parse_object(content).get("execution_state") if kind == "status" else None
         if not isinstance(parent, ParentKey):
             self._others(kind, state, parent, content)
             return
@@ -186,9 +186,26 @@ class KernelWatch:
         if kind == "status":
             self._status(execution, state, str(header.get("date", "")), counter)
         elif kind == "execute_input":
-            self._execute_input(execution, content())
+            self._execute_input(execution, parse_object(content))
         elif kind in OUTPUT_TYPES:
-            self._output(execution, kind, content(), size)
+            self._output(execution, kind, content, size)
+
+    def parent(self, parent_bytes: bytes) -> ParentKey | str | None:
+        """Of an execute_request, what tells it from others; of any other request, its msg_type."""
+        try:
+            return self._parents[parent_bytes]
+        except KeyError:
+            header = orjson.loads(parent_bytes) if parent_bytes else None
+        parent: ParentKey | str | None = None
+        if isinstance(header, dict) and header.get("msg_type") == "execute_request":
+            key = (str(header.get("session", "")), str(header.get("msg_id", "")), bool(header.get("subshell_id")))
+            parent = ParentKey(*key)
+        elif isinstance(header, dict) and header.get("msg_type"):
+            parent = str(header["msg_type"])
+        if len(self._parents) >= PARENTS_CACHED:
+            self._parents.clear()
+        self._parents[parent_bytes] = parent
+        return parent
 
     def end_of_batch(self) -> None:
         """All that had come was looked at: begin what is new, end what has waited long enough."""
@@ -229,23 +246,6 @@ class KernelWatch:
         execution.begun = True
         self._observer.begun(self, execution)
 
-    def _parent(self, parent_bytes: bytes) -> ParentKey | str | None:
-        """Of an execute_request, what tells it from others; of any other request, its msg_type."""
-        try:
-            return self._parents[parent_bytes]
-        except KeyError:
-            header = orjson.loads(parent_bytes) if parent_bytes else None
-        parent: ParentKey | str | None = None
-        if isinstance(header, dict) and header.get("msg_type") == "execute_request":
-            key = (str(header.get("session", "")), str(header.get("msg_id", "")), bool(header.get("subshell_id")))
-            parent = ParentKey(*key)
-        elif isinstance(header, dict) and header.get("msg_type"):
-            parent = str(header["msg_type"])
-        if len(self._parents) >= PARENTS_CACHED:
-            self._parents.clear()
-        self._parents[parent_bytes] = parent
-        return parent
-
     def _bind(self, parent: ParentKey) -> Execution:
         """The execution this parent stands for from now on: the oldest such request, or a direct one."""
         waiting = self._unbound.get(parent.msg_id)
@@ -281,34 +281,33 @@ class KernelWatch:
         if isinstance(count := content.get("execution_count"), int) and not isinstance(count, bool):
             execution.execution_count = count
 
-    def _output(self, execution: Execution, kind: str, content: dict[str, Any], size: int) -> None:
-        if kind in DISPLAY_TYPES:
+    def _output(self, execution: Execution, kind: str, content: bytes, size: int) -> None:
+        if kind in DISPLAY_TYPES and DISPLAY_ID in content:
             self._update_displays(content, execution)
-        if kind == "update_display_data":
-            if not execution.over:
-                execution.outputs.add(kind, content, size)
-            return
-        if kind == "error" and execution.error_name is None and not execution.over:
-            execution.error_name = str(content.get("ename", ""))
         if not execution.over:
-            execution.outputs.add(kind, content, size)
+            if kind == "error" and execution.error_name is None:
+                execution.error_name = str(parse_object(content).get("ename", ""))
+            execution.keep(kind, content, size)
             return
-        self._late_outputs(execution, "output").add(kind, content, size)
+        if kind == "update_display_data":
+            return  # its late output is that of the execution whose display it updates
+        parsed = parse_object(content)
+        self._late_outputs(execution, "output").add(kind, parsed, size)
         if execution.execution_id in self._recent:
-            execution.outputs.add(kind, content, size)
+            execution.outputs.add(kind, parsed, size)
 
-    def _update_displays(self, content: dict[str, Any], own: Execution | None) -> None:
+    def _update_displays(self, content: bytes, own: Execution | None) -> None:
         """A display shows its last content wherever it stands: here, in every execution but ``own``."""
-        transient = content.get("transient")
-        display_id = transient.get("display_id") if isinstance(transient, dict) else None
-        if not isinstance(display_id, str):
+        parsed = parse_object(content)
+        if (display_id := display_id_of(parsed)) is None:
             return
-        for other in [other for other in self._recent.values() if other is not own]:
-            if display_id in other.outputs.display_ids and other.outputs.update_display(display_id, content):
-                self._late_outputs(other, "display_update").add("display_data", content, 0)
+        for other in self._recent.values():
+            # A finished execution's own late update changes its outputs like anybody else's.
+            if (other is not own or other.over) and other.outputs.update_display(display_id, parsed):
+                self._late_outputs(other, "display_update").add("display_data", parsed, 0)
         for running in self.pending.values():
             if running is not own:
-                running.outputs.update_display(display_id, content)
+                running.keep("", content, 0)
 
     def _late_outputs(self, execution: Execution, cause: Any) -> Outputs:
         if execution.late is None:
@@ -318,14 +317,14 @@ class KernelWatch:
             self._late[execution.execution_id] = execution
         return execution.late
 
-    def _others(self, kind: str, state: Any, parent_kind: Any, content: Callable[[], Any]) -> None:
+    def _others(self, kind: str, state: Any, parent_kind: str | None, content: bytes) -> None:
         """Messages that belong to no execution: only what they say about counters, interrupts and displays."""
         if kind == "status" and state == "idle" and parent_kind is not None and parent_kind not in WITHOUT_REPLY:
             self._accounted += 1
         if parent_kind == "interrupt_request" and state == "busy":
             self.interrupt()
-        if kind == "update_display_data":
-            self._update_displays(content(), None)
+        if kind in DISPLAY_TYPES and DISPLAY_ID in content:
+            self._update_displays(content, None)
 
     def _has_waited(self, execution: Execution, now: float) -> bool:
         if execution.idle_date is not None:
@@ -352,7 +351,7 @@ class KernelWatch:
                     del table[execution.request.msg_id]
 
     def _remember(self, execution: Execution) -> None:
-        """Keep it for late outputs, within bounds; of large outputs only that it was there."""
+        """Keep it for late outputs, within bounds; of large outputs only that they were there."""
         if execution.outputs.size > RECENT_EACH_BYTES:
             execution.outputs = Outputs(limit=0)
             execution.outputs.overflow = True
