@@ -118,6 +118,8 @@ class FileSink:
 
     def _rotate(self) -> None:
         """Move the file away; where that cannot be it grows on, for what is in it is delivered."""
+        if fcntl is None:
+            self.close(0)  # Windows renames no open file
         try:
             older = 1
             while self._numbered(older).exists():

@@ -282,9 +282,8 @@ def test_what_is_sent_comes_back() -> None:
 
 def test_nobody_else_can_emit() -> None:
     """Emitting one of our events raises for everyone but the recorder, from its own thread or another."""
-    with emitting() as (event_logger, _):
-        with pytest.raises(ForgedEvent, match="recorder alone"):
-            event_logger.emit(schema_id=CELL, data=DATA)
+    with emitting() as (event_logger, _), pytest.raises(ForgedEvent, match="recorder alone"):
+        event_logger.emit(schema_id=CELL, data=DATA)
 
 
 def test_a_handler_cannot_change_the_record() -> None:
