@@ -129,8 +129,6 @@ class KernelWatch:
             execution.error_name = str(content.get("ename", ""))
         if content.get("payload"):
             execution.payload = content
-        if execution.idle_date is not None:
-            self._finish(execution)
 
     def asked_for_input(self, msg_id: str) -> None:
         """An input_request passes: one message of the kernel's, of this msg_id, that is not on iopub."""
@@ -139,11 +137,9 @@ class KernelWatch:
             self._input_requests.append(int(number))
 
     def connection_closed(self, executions: list[Execution]) -> None:
-        """Nobody is left to see the replies of these; those that are idle are over."""
+        """Nobody is left to see the replies of these."""
         for execution in executions:
             execution.connection_closed = True
-            if execution.idle_date is not None:
-                self._finish(execution)
 
     def interrupt(self) -> None:
         """Somebody interrupts the kernel: what runs now, if it fails, was interrupted."""
@@ -267,13 +263,14 @@ class KernelWatch:
             execution.busy_date = date
             if counter is not None:
                 execution.counter_at_busy = (self._counter_prefix, counter, self._accounted)
-        elif state == "idle" and execution.idle_date is None:
+            self._end_overtaken(execution, counter)
+        elif state == "idle" and not execution.over:
+            if execution.idle_date is None:
+                self._accounted += 1  # its reply
+            # Code may say idle for itself; what comes before its batch is done still belongs to it.
             execution.idle_date = date
             execution.idle_at = self._loop_time()
-            self._accounted += 1  # its reply
-            self._count_missed(execution, counter)
-            if execution.reply_seen or execution.request.client == "direct" or execution.connection_closed:
-                self._finish(execution)
+            execution.iopub_missed = self._missed(execution, counter)
 
     def _execute_input(self, execution: Execution, content: dict[str, Any]) -> None:
         if isinstance(code := content.get("code"), str):
@@ -328,7 +325,11 @@ class KernelWatch:
 
     def _has_waited(self, execution: Execution, now: float) -> bool:
         if execution.idle_date is not None:
-            return now - execution.idle_at > REPLY_GRACE_SECONDS
+            if execution.reply_seen or execution.request.client == "direct" or execution.connection_closed:
+                return True
+            # A kernel replies before it says idle; one that says idle first may only pretend to be done.
+            grace = IDLE_GRACE_SECONDS if execution.request.client == "websocket" else REPLY_GRACE_SECONDS
+            return now - max(execution.idle_at, execution.last_message_at) > grace
         return execution.reply_seen and now - execution.last_message_at > IDLE_GRACE_SECONDS
 
     def _finish(self, execution: Execution, status: Status | None = None) -> None:
@@ -380,13 +381,31 @@ class KernelWatch:
         self._accounted += 1
         return int(number)
 
-    def _count_missed(self, execution: Execution, counter: int | None) -> None:
+    def _missed(self, execution: Execution, counter: int | None) -> int:
+        """How many of the kernel's messages between an execution's busy and ``counter`` nobody saw."""
         if counter is None or execution.counter_at_busy is None:
-            return
+            return 0
         prefix, first, accounted = execution.counter_at_busy
         if prefix != self._counter_prefix:
-            return
+            return 0
         asked = sum(first < number < counter for number in self._input_requests)
         missed = (counter - first) - (self._accounted - accounted) - asked
-        if missed > (UNSEEN_STDIN if execution.request.client == "direct" else 0):
-            execution.iopub_missed = missed
+        return missed if missed > (UNSEEN_STDIN if execution.request.client == "direct" else 0) else 0
+
+    def _end_overtaken(self, newer: Execution, counter: int | None) -> None:
+        """
+        End direct executions whose idle was lost: the main shell runs one thing at a time.
+
+        A direct request may have come on the control channel, beside which another runs; it counts as
+        proof only where messages are known to be missing.
+        """
+        if newer.request.subshell or newer.request.channel == "control":
+            return
+        for older in list(self.pending.values()):
+            request = older.request
+            if older is newer or request.client != "direct" or request.subshell or not older.bound or older.idle_date:
+                continue
+            missed = self._missed(older, counter)
+            if missed or newer.request.channel == "shell":
+                older.iopub_missed = missed
+                self._finish(older)

@@ -50,11 +50,10 @@ async def test_a_restart_while_a_cell_runs(server: RunningServer) -> None:
         await client.restart()
         await client.execute("2 + 2", cell_id="after")
         found = {e["cell_id"]: e for e in await recorded(server, 3, kernel_id=client.kernel_id)}
-    assert {name: e["status"] for name, e in found.items()} == {
-        "running": "kernel_restarted",
-        "queued": "kernel_restarted",
-        "after": "ok",
-    }
+    assert (found["running"]["status"], found["after"]["status"]) == ("kernel_restarted", "ok")
+    # A restart interrupts the kernel first: what is queued is aborted with it, unless it was faster and did run.
+    ran = any(row["kind"] == "execute_result" for row in found["queued"]["outputs"])
+    assert found["queued"]["status"] == ("ok" if ran else "kernel_restarted")
     assert {"kind": "stream", "mime": "stdout", "count": 1, "bytes": 6} in found["running"]["outputs"]
     assert found["queued"]["code_hash"] == HASHER.code("1 + 1")
     (life,) = events_of(server, "kernel_lifecycle", kernel_id=client.kernel_id, action="restarted")
