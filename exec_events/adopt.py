@@ -20,6 +20,7 @@ from exec_events_schemas.spool_layout import FILE_SUFFIX
 
 from .describe import closed_by_crash, rfc3339
 from .errors import SpoolError
+from .retain import cuts_of
 from .spool_file import SpoolFile
 
 
@@ -37,6 +38,7 @@ class Left:
     linked: bool
     heads: dict[str, Head]
     begun: dict[str, dict[str, Any]]
+    cuts: dict[str, dict[str, Any]]
 
 
 def find_left(folder: Path, own_recorder_id: str, log: Logger) -> list[Left]:
@@ -84,6 +86,7 @@ def _look(file: SpoolFile) -> Left:
         linked="linked_by" in meta,
         heads=file.heads(),
         begun=begun,
+        cuts=cuts_of(file),
     )
 
 

@@ -25,7 +25,7 @@ from .describe import rfc3339
 from .emit import PREFIX, Emitter
 from .errors import SpoolError
 from .privacy import chain_of
-from .recorder import Recorder, now_us
+from .recorder import HEADS_LIMIT, Recorder, now_us
 from .retain import Cut, make_cut, plan_cut
 from .spool import Spool
 from .spool_file import SpoolFile
@@ -68,6 +68,7 @@ class Keeper:
         self._log = log
         self._left: list[Left] = []
         self._adopted: dict[str, Spool] = {}
+        self._cuts: dict[str, dict[str, dict[str, Any]]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, versions: dict[str, str], configuration_digest: str) -> None:
@@ -96,6 +97,7 @@ class Keeper:
 
     async def _adopt(self) -> list[dict[str, Any]]:
         self._left = await asyncio.to_thread(find_left, self._folder, self._recorder.recorder_id, self._log)
+        self._cuts = {left.recorder_id: left.cuts for left in self._left}
         heads: dict[str, dict[str, Head]] = {left.recorder_id: left.heads for left in self._left}
         for left in self._left:
             if left.closed:
@@ -191,7 +193,7 @@ class Keeper:
             plan = functools.partial(self._plan, delivered=delivered)
             cut = await asyncio.wrap_future(self._spool.call(plan))
             if cut is not None:
-                await self._seal_cut(cut)
+                await self._seal_cut(self._recorder.recorder_id, cut)
                 await asyncio.wrap_future(self._spool.call(lambda file: make_cut(file, cut)))
             for left in list(self._left):
                 if left.recorder_id not in self._adopted:
@@ -206,7 +208,7 @@ class Keeper:
         )
         if cut is None:
             return
-        await self._seal_cut(cut)
+        await self._seal_cut(left.recorder_id, cut)
         empty = await asyncio.to_thread(_with_file, self._folder, left.recorder_id, functools.partial(_cut, cut=cut))
         if empty:
             self._left.remove(left)
@@ -218,8 +220,11 @@ class Keeper:
     def _delivered(self, file: SpoolFile) -> int:
         return min(file.position(deliverer.name) for deliverer in self._deliverers)
 
-    async def _seal_cut(self, cut: Cut) -> None:
-        self._recorder.say("pruned", cuts=cut.cuts)
+    async def _seal_cut(self, recorder_id: str, cut: Cut) -> None:
+        """Seal what goes from one file, and what went from any before: the event that said so may go with it."""
+        self._cuts[recorder_id] = cut.cuts
+        cuts = [one for of_file in self._cuts.values() for one in of_file.values()]
+        self._recorder.say("pruned", cuts=cuts[-HEADS_LIMIT:])
         await self._written(self._spool)
 
 

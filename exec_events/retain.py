@@ -9,20 +9,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from exec_events_schemas.record import event_of, hash_text, leaf_hash, seal_of
 
 from .spool_file import SpoolFile
 
 # One cut looks at so many records at most; the next heartbeat goes on.
 PRUNE_RECORDS = 20_000
+CUTS = "cuts"
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Records up to row ``id`` may go; ``cuts`` are the last of each chain among them, ``commitments`` their bodies."""
+    """
+    Records up to row ``id`` may go.
+
+    ``cuts`` are the last of each chain that is gone then, earlier cuts of the file included: the event
+    that named those may go itself. ``commitments`` name the bodies that go too.
+    """
 
     id: int
-    cuts: list[dict[str, Any]]
+    cuts: dict[str, dict[str, Any]]
     commitments: list[str]
 
 
@@ -44,7 +51,7 @@ def plan_cut(
         )
         excess = int(connection.execute(used).fetchone()[0]) - keep_bytes
     last, commitments = 0, list[str]()
-    cuts: dict[str, dict[str, Any]] = {}
+    cuts = cuts_of(file)
     rows = connection.execute(
         "SELECT id, record FROM records WHERE id <= ? ORDER BY id LIMIT ?", (limit, PRUNE_RECORDS)
     )
@@ -56,7 +63,13 @@ def plan_cut(
         last = row_id
         cuts[seal.chain] = {"chain": seal.chain, "seq": seal.seq, "hash": hash_text(leaf_hash(record))}
         commitments += [event[key] for key in ("code_commitment", "outputs_commitment") if key in event]
-    return Cut(last, list(cuts.values()), commitments) if last else None
+    return Cut(last, cuts, commitments) if last else None
+
+
+def cuts_of(file: SpoolFile) -> dict[str, dict[str, Any]]:
+    """What was cut from a file so far: by chain, the last record that is gone."""
+    cuts: dict[str, dict[str, Any]] = orjson.loads(file.meta().get(CUTS, "{}"))
+    return cuts
 
 
 def make_cut(file: SpoolFile, cut: Cut) -> None:
@@ -65,6 +78,7 @@ def make_cut(file: SpoolFile, cut: Cut) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute("DELETE FROM records WHERE id <= ?", (cut.id,))
+        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (CUTS, orjson.dumps(cut.cuts).decode()))
         connection.executemany("DELETE FROM contents WHERE commitment = ?", [(c,) for c in cut.commitments])
         connection.execute("COMMIT")
     except BaseException:

@@ -7,40 +7,55 @@ from contextlib import closing
 from pathlib import Path
 
 import click
-from exec_events_schemas.spool_layout import FILE_SUFFIX
+from exec_events_schemas.spool_layout import DDL, FILE_SUFFIX
 
 from exec_events import paths
 from exec_events.errors import ConfigurationError
 from exec_events.privacy import SUBJECT_LIMIT, Pseudonyms, clean, read_key
 
 BUSY_SECONDS = 30
-CHUNK = 200
 
 
 def erase_subject(path: Path, subjects: list[str]) -> int:
     """
     Remove the stored bodies of ``subjects`` (as events name them) from one spool file; returns how many.
 
-    Works beside a running server, which gets its turn between `CHUNK` bodies. Raises sqlite3.Error when the
-    file cannot be written, or its journal cannot be emptied: then run it again.
+    Works beside a running server, which waits and goes on. Raises sqlite3.Error when the file cannot be
+    written, or its journal cannot be emptied: then run it again.
     """
-    marks = ", ".join("?" * len(subjects))
-    some = f"SELECT commitment FROM contents WHERE subject IN ({marks}) LIMIT {CHUNK}"  # noqa: S608
-    removed = 0
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete=ON")
-        while True:
-            gone = connection.execute(f"DELETE FROM contents WHERE commitment IN ({some})", subjects)  # noqa: S608
-            removed += gone.rowcount
-            if gone.rowcount < CHUNK:
-                break
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            removed = _rebuild_without(connection, subjects)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
         # The journal holds the pages as they were: bring it into the file and empty it.
         (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
-            raise sqlite3.OperationalError(
-                f"{removed} bodies are removed, but its journal is in use and still has them"
-            )
+            raise sqlite3.OperationalError(f"{removed} bodies are removed, but its journal is in use and has them")
     return removed
+
+
+def _rebuild_without(connection: sqlite3.Connection, subjects: list[str]) -> int:
+    """
+    Make the table of bodies anew without those of ``subjects``; returns how many these were.
+
+    secure_delete overwrites pages that are given up, but not what is left on a page when SQLite moves rows to
+    another: only a table that is dropped whole leaves nothing of the rows it held.
+    """
+    (before,) = connection.execute("SELECT count(*) FROM contents").fetchone()
+    connection.execute("DROP INDEX contents_of_subject")
+    connection.execute("ALTER TABLE contents RENAME TO contents_before")
+    for statement in DDL.split(";"):
+        connection.execute(statement)
+    marks = ", ".join("?" * len(subjects))
+    kept = f"SELECT * FROM contents_before WHERE subject NOT IN ({marks})"  # noqa: S608
+    copied = connection.execute(f"INSERT INTO contents {kept}", subjects)  # noqa: S608
+    connection.execute("DROP TABLE contents_before")
+    return int(before) - copied.rowcount
 
 
 def spool_files(folder: Path) -> list[Path]:
