@@ -34,6 +34,7 @@ from .watch.execution import Execution, Identity, Status
 from .watch.in_process import InProcessTap, current_user
 from .watch.kernel import KernelWatch
 from .watch.manager import Action, Cause, KernelTaps
+from .watch.relay import RelayedTap
 from .watch.websocket import LIVE_TIMEOUT_SECONDS, tapped
 
 REQUIRED_TIMEOUT_SECONDS = 5.0
@@ -287,6 +288,10 @@ class Recorder:
     def watch(self, kernel_id: str) -> KernelWatch | None:
         """The watch of a kernel."""
         return self._taps.watch(kernel_id)
+
+    def relay(self, kernel_id: str) -> RelayedTap | None:
+        """Where iopub messages go that only websockets carry."""
+        return self._taps.relay(kernel_id)
 
     def now_us(self) -> int:
         """The server's clock."""

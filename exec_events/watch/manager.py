@@ -14,10 +14,12 @@ from logging import Logger
 from typing import Any, Literal, Protocol
 
 from jupyter_core.utils import ensure_async
+from jupyter_server.gateway.managers import GatewayMappingKernelManager
 
 from .execution import Identity
 from .iopub import IopubTap
 from .kernel import KernelWatch
+from .relay import RelayedTap
 
 Action = Literal["started", "restarted", "died", "shut_down", "interrupted"]
 Cause = Literal["request", "autorestart", "server", "kernel"]
@@ -50,7 +52,7 @@ class KernelTaps:
 
     def __init__(self, manager: Any, observer: LifecycleObserver, log: Logger) -> None:
         self.manager = manager
-        self.taps: dict[str, IopubTap] = {}
+        self.taps: dict[str, IopubTap | RelayedTap] = {}
         self._kernels: dict[str, Any] = {}
         self._observer = observer
         self._log = log
@@ -59,6 +61,7 @@ class KernelTaps:
         self._next_tick = 0.0
         self._stopped = False
         self._originals: dict[str, Callable[..., Any]] = {}
+        self._is_gateway = isinstance(manager, GatewayMappingKernelManager)
 
     def install(self) -> None:
         """Wrap the manager's methods."""
@@ -87,6 +90,19 @@ class KernelTaps:
         """The watch of one kernel, None when it is not watched."""
         tap = self.taps.get(kernel_id)
         return tap.watch if tap else None
+
+    def relay(self, kernel_id: str) -> RelayedTap | None:
+        """Where messages of a kernel behind a gateway go; None for a kernel of this server's own."""
+        if self._is_gateway and kernel_id not in self.taps and kernel_id in self.manager:
+            try:
+                kernel = self.manager.get_kernel(kernel_id)
+                watch, owner = self._new_watch(kernel_id, kernel)
+                self._add(kernel_id, kernel, RelayedTap(watch), owner)
+                self.hurry()
+            except Exception:
+                self._observer.trouble("a kernel behind a gateway")
+        tap = self.taps.get(kernel_id)
+        return tap if isinstance(tap, RelayedTap) else None
 
     def find(self, client: Any) -> KernelWatch | None:
         """The watch of the kernel that a jupyter_client client is connected to."""
@@ -168,20 +184,26 @@ class KernelTaps:
             self.hurry()
 
     def _attach(self, kernel_id: str, kernel: Any) -> IopubTap:
-        if (known := self.taps.get(kernel_id)) is not None:
+        if isinstance(known := self.taps.get(kernel_id), IopubTap):
             return known
-        owner = self._observer.who_asks()
-        language = str(getattr(kernel.kernel_spec, "language", "") or "")
-        watch = self._observer.new_watch(
-            kernel_id, kernel.kernel_name, language.lower(), owner or self._observer.server_account()
-        )
-        event = self._live[kernel_id] = asyncio.Event()
-        tap = self.taps[kernel_id] = IopubTap(watch, self._log, event.set)
-        self._kernels[kernel_id] = kernel
+        watch, owner = self._new_watch(kernel_id, kernel)
+        tap = IopubTap(watch, self._log, self._live.setdefault(kernel_id, asyncio.Event()).set)
+        self._add(kernel_id, kernel, tap, owner)
         kernel.add_restart_callback(functools.partial(self._died, kernel_id, True), "restart")
         kernel.add_restart_callback(functools.partial(self._died, kernel_id, False), "dead")
-        self._observer.lifecycle(watch, "started", "request" if owner else "server", owner)
         return tap
+
+    def _new_watch(self, kernel_id: str, kernel: Any) -> tuple[KernelWatch, Identity | None]:
+        owner = self._observer.who_asks()
+        spec = getattr(kernel, "kernel_spec", None)
+        language = str(getattr(spec, "language", "") or "").lower()
+        name = str(kernel.kernel_name)
+        return self._observer.new_watch(kernel_id, name, language, owner or self._observer.server_account()), owner
+
+    def _add(self, kernel_id: str, kernel: Any, tap: IopubTap | RelayedTap, owner: Identity | None) -> None:
+        self.taps[kernel_id] = tap
+        self._kernels[kernel_id] = kernel
+        self._observer.lifecycle(tap.watch, "started", "request" if owner else "server", owner)
 
     def _stop_watching(self, original: Callable[[str], Any], kernel_id: str) -> Any:
         # Closing the stream drains it. A changed port stops and starts watching: the watch stays.
@@ -241,9 +263,10 @@ class KernelTaps:
         except Exception:
             self._observer.trouble("a dead kernel")
 
-    def _expect_another(self, kernel_id: str, tap: IopubTap) -> None:
+    def _expect_another(self, kernel_id: str, tap: IopubTap | RelayedTap) -> None:
         tap.expect_welcome()
-        self._live[kernel_id].clear()
+        if (event := self._live.get(kernel_id)) is not None:
+            event.clear()
         self.hurry()
 
     def _detach(self, kernel_id: str) -> None:

@@ -23,6 +23,7 @@ from exec_events.errors import NotRecorded
 
 from .execution import Channel, Execution, Identity, Request
 from .kernel import KernelWatch
+from .relay import RelayedTap
 
 V1 = "v1.kernel.websocket.jupyter.org"
 # A header comes first in every message the server sends; this much of it holds the msg_type.
@@ -39,6 +40,9 @@ class Gate(Protocol):
 
     def watch(self, kernel_id: str) -> KernelWatch | None:
         """The watch of a kernel; None for a kernel the recorder does not know."""
+
+    def relay(self, kernel_id: str) -> RelayedTap | None:
+        """Where iopub messages go that only websockets carry; None for most kernels."""
 
     def identity(self, user: Any) -> Identity | None:
         """Who the server's current user is; None when it is nobody in particular."""
@@ -173,6 +177,7 @@ def tapped(base: type, gate: Gate) -> type:
             self._exec_events_held: dict[str, deque[Any]] = {}
             self._exec_events_sent: list[Execution] = []
             self._exec_events_closed = False
+            self._exec_events_relay = gate.relay(self.kernel_id)
             handler: KernelWebsocketHandler = self.websocket_handler
             write_message = handler.write_message
 
@@ -274,6 +279,8 @@ def tapped(base: type, gate: Gate) -> type:
             try:
                 found = outgoing_reply(message)
                 if found is None:
+                    if self._exec_events_relay is not None:
+                        self._exec_events_relay.relayed(message)
                     return
                 watch = gate.watch(self.kernel_id)
                 if watch is None:
