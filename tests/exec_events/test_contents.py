@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from conftest import recorded
 
 from exec_events.cli import main
+from exec_events.cli.erase import erase_subject
 from exec_events.hashing import Hasher, commit
 from exec_events.spool import Content, Spool
 from exec_events.testing import NotebookClient, RunningServer, records
@@ -205,6 +206,29 @@ def test_many_bodies_leave_no_byte(tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM contents WHERE subject = 'ben'").fetchone() == (500,)
         assert connection.execute("SELECT count(*) FROM records").fetchone() == (1000,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_erasing_beside_a_busy_writer(tmp_path: Path) -> None:
+    """Erasing again and again while a spool writes bodies loses none of its records and none of others' bodies."""
+    spool = Spool(tmp_path, str(uuid.uuid4()), LOG, started_at="2026-01-01T00:00:00.000000Z")
+    spool.start()
+    spool.flush().result(10)
+    removed = 0
+    for n in range(1500):
+        name = "ana" if n % 2 else "ben"
+        nonce, body = os.urandom(32), f"body-of-{name}-{n}".encode()
+        spool.append({"n": n}, name, contents=(Content(commit(nonce, body), name, "code", nonce, body),))
+        if n % 150 == 149:
+            removed += erase_subject(spool.path, ["ana"])
+    spool.flush().result(30)
+    assert (spool.state().problem, spool.state().damaged, spool.state().lost) == (None, None, 0)
+    removed += erase_subject(spool.path, ["ana"])
+    assert removed == 750
+    assert holding(tmp_path, "body-of-ana") == []
+    with closing(sqlite3.connect(spool.path)) as connection:
+        assert connection.execute("SELECT subject, count(*) FROM contents GROUP BY 1").fetchall() == [("ben", 750)]
+        assert connection.execute("SELECT count(*) FROM records").fetchone() == (1500,)
+    assert spool.close(10)
 
 
 def test_a_journal_in_use_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

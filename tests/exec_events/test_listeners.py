@@ -182,6 +182,24 @@ def test_failures_are_on_the_metrics(site: RunningServer) -> None:
     assert figures["plain"] == figures["asynchronous"] == 0
 
 
+async def test_one_that_computes_for_ever_harms_no_kernel(tmp_path: Path) -> None:
+    """A listener in an endless loop is reported; cells go on, all is recorded, and the server stops within seconds."""
+    (tmp_path / "spinning.py").write_text("def spin(record):\n    while True:\n        pass\n")
+    config = PLAIN + "c.ExecEvents.listeners = ['spinning:spin']\nc.ExecEvents.listener_timeout = 0.2\n"
+    async with RunningServer(tmp_path / "server", config=config, env={"PYTHONPATH": str(tmp_path)}) as server:
+        async with NotebookClient(server) as client:
+            for n in range(3):
+                assert (await client.execute(f"print({n})")).seconds < 2
+            await recorded(server, 3, kernel_id=client.kernel_id)
+            status = await client.rest("GET", "/exec-events/status")
+        assert "listener spinning:spin hangs" in status["problems"]
+        started = time.monotonic()
+        await asyncio.to_thread(server.stop)
+        assert time.monotonic() - started < 12
+    last = records(server.data_dir)[-1]["event"]
+    assert (kind(last), last["action"]) == ("recorder", "stopped")
+
+
 async def test_the_listener_of_the_documentation_works(tmp_path: Path) -> None:
     """The listener that docs/listeners.md shows, installed either way it says, logs the execution that failed."""
     code = next(block for block in blocks("listeners.md", "python") if "async def report" in block)

@@ -102,7 +102,7 @@ async def test_nothing_of_code_outputs_or_environment_gets_out(site: RunningServ
     metrics = await asyncio.to_thread(site.rest, "GET", "/metrics")
     told = await asyncio.to_thread(exec_events, site, "status", "--json")
     pseudonym_key = (site.data_dir / "exec-events" / "pseudonym.key").read_text().strip()
-    secrets = [CANARY, written, site.token, pseudonym_key, HASH_KEY]
+    secrets = [CANARY, written, site.token, pseudonym_key, HASH_KEY, "private notes"]
     places = {
         "events": json.dumps(records(site.data_dir)),
         "status": json.dumps(status),
