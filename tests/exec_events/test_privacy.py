@@ -171,7 +171,6 @@ async def test_a_key_others_can_read_is_refused(site: RunningServer) -> None:
         await asyncio.to_thread(site.stop)
     finally:
         key.chmod(0o600)
-        await asyncio.to_thread(site.start)
     advice = f"others may read the key {key}: run chmod 600 on it"
     assert status["recording"] is False
     assert any(advice in problem for problem in status["problems"])
