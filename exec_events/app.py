@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import getpass
+import os
 import platform
 import uuid
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from .describe import Describer, LastRuns, rfc3339
 from .emit import Emitter
 from .errors import ConfigurationError
 from .handlers import default_handlers
-from .hashing import Hasher
+from .hashing import Hasher, key_id
 from .keep import Keeper, Retention
 from .listeners import ListenerThread, registered_listeners
 from .metrics import RecorderCollector, State
@@ -80,12 +81,13 @@ class ExecEvents(ExtensionApp):
 
     spool = Unicode(
         "",
-        help="The folder of the spool; by default exec-events in Jupyter's data directory. Must be a local disk.",
+        help="""The folder of the spool; by default exec-events in Jupyter's data directory. Best on a local disk: on a
+        network file system it is slower.""",
     ).tag(config=True)
 
     spool_max_bytes = Int(
         0,
-        help="""The size at which the spool counts as full, in bytes; 0 for the disk's own. From 80 % on there are
+        help="""The size at which this server's spool file counts as full, in bytes; 0 for the disk's own. From 80 % on there are
         warnings; at the cap nothing more is recorded, and in required mode nothing more runs.""",
     ).tag(config=True)
 
@@ -120,13 +122,12 @@ class ExecEvents(ExtensionApp):
         self._deliverers: list[Deliverer] = []
         self._listeners: list[ListenerThread] = []
         self.settings["exec_events"] = self
+        self._collector = RecorderCollector(self._state)
+        self._collector.register()
         try:
             self._put_together()
         except Exception as error:
-            if self.required:
-                raise
-            self._problem(f"nothing is recorded: {error}")
-            self.log.exception("exec-events: cannot start")
+            self._cannot_start(error)
 
     def initialize_handlers(self) -> None:
         """Add the routes."""
@@ -138,7 +139,9 @@ class ExecEvents(ExtensionApp):
         folder = Path(self.spool) if self.spool else paths.spool_folder()
         recorder_id = str(uuid.uuid4())
         self._spool = Spool(folder, recorder_id, self.log, started_at=rfc3339(now_us()), max_bytes=self.spool_max_bytes)
-        describer = Describer(recorder_id, self.trust, self._pseudonyms(), self._hasher(), LastRuns())
+        self._keys = (self._pseudonym_key(), self._hash_key())
+        pseudonyms, hasher = Pseudonyms(self._keys[0]), Hasher(self._keys[1])
+        describer = Describer(recorder_id, self.trust, pseudonyms, hasher, LastRuns())
         assert server.event_logger is not None, "a server has its event logger before its extensions"
         self._emitter = Emitter(server.event_logger, self.log)
         self._emitter.install()
@@ -146,13 +149,12 @@ class ExecEvents(ExtensionApp):
             required=self.required,
             contents=self.contents,
             subjects=self.subjects,
-            account=getpass.getuser(),
+            account=server_account(),
             # The stock providers authenticate a token or a password; who holds it has no name.
             anonymous=type(server.identity_provider).__module__ == "jupyter_server.auth.identity",
         )
         for url in self.deliver_to:
-            self._deliverers.append(Deliverer(url, self.log))
-            self._deliverers[-1].add(self._spool)
+            self._deliver(url)
         for name in dict.fromkeys([*self.listeners, *registered_listeners()]):
             self._listen(name)
         self._spool.start()
@@ -171,14 +173,24 @@ class ExecEvents(ExtensionApp):
             self.log,
         )
 
-    def _pseudonyms(self) -> Pseudonyms:
+    def _pseudonym_key(self) -> bytes | None:
         if self.identity == "plain":
-            return Pseudonyms(None)
-        path = Path(self.pseudonym_key_file) if self.pseudonym_key_file else paths.key_file()
-        return Pseudonyms(load_key(path))
+            return None
+        return load_key(Path(self.pseudonym_key_file) if self.pseudonym_key_file else paths.key_file())
 
-    def _hasher(self) -> Hasher:
-        return Hasher(read_key(Path(self.hash_key_file)) if self.hash_key_file else None)
+    def _hash_key(self) -> bytes | None:
+        return read_key(Path(self.hash_key_file)) if self.hash_key_file else None
+
+    def _deliver(self, url: str) -> None:
+        name = name_of(url)
+        if any(deliverer.name == name for deliverer in self._deliverers):
+            self._problem(
+                f"two sinks have the name {name}, by which the spool notes how far each is; the second is left out"
+            )
+            return
+        deliverer = Deliverer(url, self.log)
+        deliverer.add(self._spool)
+        self._deliverers.append(deliverer)
 
     def _listen(self, name: str) -> None:
         try:
@@ -219,30 +231,33 @@ class ExecEvents(ExtensionApp):
             self.recorder.tap_clients(serverapp.web_app.settings)
             for deliverer in self._deliverers:
                 deliverer.start()
-            self._collector = RecorderCollector(self._state)
-            self._collector.register()
             await self._keeper.start(self._versions(), self._digest())
         except Exception as error:
-            self._problem(f"the recorder did not start: {error}")
-            self.log.exception("exec-events: cannot start")
-            if self.required:
-                serverapp.stop()
-                raise
+            self._cannot_start(error)
+
+    def _cannot_start(self, error: Exception) -> None:
+        """Go on without a record, and say so everywhere; in required mode end the server."""
+        self.recorder = None
+        self._problem(f"nothing is recorded: {error}")
+        self.log.exception("exec-events: cannot start")
+        if self.required:
+            # jupyter_server would only log an Exception of an extension and serve without it.
+            raise SystemExit("exec-events: c.ExecEvents.required is set and nothing can be recorded; see above")
 
     async def stop_extension(self) -> None:
         """Close what is open, seal the end, deliver what is left, and let go."""
+        self._collector.unregister()
         if self.recorder is None:
             return
         recorder, self.recorder = self.recorder, None
         await recorder.stop()
         await self._keeper.stop()
         await asyncio.gather(*(asyncio.to_thread(d.stop, self.stop_seconds) for d in self._deliverers))
+        await self._keeper.close()
         await asyncio.gather(*(asyncio.to_thread(listener.stop, 2.0) for listener in self._listeners))
         self._emitter.remove()
         if not await asyncio.to_thread(self._spool.close, self.stop_seconds):
             self.log.error("exec-events: not everything could be written before the stop; see the messages above")
-        if collector := getattr(self, "_collector", None):
-            collector.unregister()
 
     def current_activity(self) -> dict[str, int] | None:
         """Executions under way keep the server from being culled."""
@@ -251,9 +266,10 @@ class ExecEvents(ExtensionApp):
 
     def status(self) -> dict[str, Any]:
         """What `GET /exec-events/status` answers: no code, no names, no environment."""
-        if self.recorder is None:
+        state = self._state()
+        if self.recorder is None or state is None:
             return {"healthy": False, "recording": False, "problems": self._problems or ["the recorder has stopped"]}
-        spool, sinks, listeners, faults, _ = self._state()
+        spool, sinks, listeners, faults, _ = state
         problems = self._all_problems(spool, sinks, listeners, faults)
         return {
             "recorder_id": self.recorder.recorder_id,
@@ -275,11 +291,13 @@ class ExecEvents(ExtensionApp):
             "listeners": {state.name: asdict(state) for state in listeners},
         }
 
-    def _state(self) -> State:
+    def _state(self) -> State | None:
+        if self.recorder is None:
+            return None
         spool = self._spool.state()
         sinks = [deliverer.state() for deliverer in self._deliverers]
         listeners = [listener.state() for listener in self._listeners]
-        faults = self.recorder.faults if self.recorder else 0
+        faults = self.recorder.faults
         return spool, sinks, listeners, faults, not self._all_problems(spool, sinks, listeners, faults)
 
     def _all_problems(self, spool: Any, sinks: list[Any], listeners: list[Any], faults: int) -> list[str]:
@@ -306,18 +324,28 @@ class ExecEvents(ExtensionApp):
         }
 
     def _digest(self) -> str:
-        """SHA-256 of what the admin chose, without secrets."""
+        """SHA-256 of what the admin chose: every setting, and of keys their names."""
         from hashlib import sha256
 
-        chosen = {
-            "identity": self.identity,
-            "subjects": self.subjects,
-            "contents": self.contents,
-            "required": self.required,
-            "deliver_to": [name_of(url) for url in self.deliver_to],
-            "listeners": list(self.listeners),
-            "retention_days": str(self.retention_days),
-            "retention_bytes": self.retention_bytes,
-            "hash_key": bool(self.hash_key_file),
-        }
+        secrets = ("pseudonym_key_file", "hash_key_file")
+        chosen = {name: self._digestible(name) for name in self.class_own_traits(config=True) if name not in secrets}
+        chosen["deliver_to"] = [name_of(url) for url in self.deliver_to]
+        chosen["listeners"] = [listener.name for listener in self._listeners]
+        chosen["keys"] = [key_id(key) if key else "" for key in self._keys]
         return f"sha256:{sha256(canonical(chosen)).hexdigest()}"
+
+    def _digestible(self, name: str) -> Any:
+        value = getattr(self, name)
+        return str(value) if isinstance(value, float) else value
+
+
+def server_account() -> str:
+    """The account this process runs under, by its uid: the environment's word for it can be anything."""
+    if os.name != "posix":
+        return getpass.getuser()
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # containers run under uids nobody named
+        return f"uid-{os.getuid()}"

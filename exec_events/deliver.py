@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from logging import Logger
+from urllib.parse import unquote
 
 from .sinks import Delivery, Sink, name_of, open_sink
 from .spool import Sealed, Spool
@@ -127,7 +128,7 @@ class Deliverer:
 
     def _failed(self, error: Exception, failures: int) -> None:
         self._retries += 1
-        problem = f"{type(error).__name__}: {error}"
+        problem = f"{type(error).__name__}: {without_secrets(str(error), self._url)}"
         if problem != self._problem or failures % 100 == 0:
             self._log.error(
                 "exec-events: %s does not take records: %s. They stay in the spool and are tried again.",
@@ -143,6 +144,16 @@ class Deliverer:
             return False
         time.sleep(min(0.1, seconds))
         return time.monotonic() > self._stop_at
+
+
+def without_secrets(text: str, url: str) -> str:
+    """``text`` without the URL and the password in it, which errors of libraries like to repeat."""
+    text = text.replace(url, name_of(url))
+    userinfo = url.partition("://")[2].rpartition("@")[0]
+    password = userinfo.partition(":")[2]
+    for secret in {userinfo, password, unquote(password)} - {""}:
+        text = text.replace(secret, "***")
+    return text
 
 
 def _read(spool: Spool, position: int) -> list[Delivery]:

@@ -23,7 +23,8 @@ from jupyter_events.schema import EventSchema
 from .errors import ExecEventsError
 
 PREFIX = "https://exec-events.org/schemas/"
-KEPT = ("__schema__", "__schema_version__")
+# Of the capsule the record keeps the schema's name and version; its time is in the data, in RFC 3339.
+DROPPED = ("__timestamp__", "__metadata_version__")
 FOREIGN_QUEUE = 10_000
 SLOW_SECONDS = 2.0
 STOP_SECONDS = 2.0
@@ -154,6 +155,16 @@ class IsolatedHandler(logging.Handler):
             self._handled += 1
 
 
+_FLAT = frozenset({str, int, bool})
+
+
+class _Given(dict[str, Any]):
+    """Event data, mostly flat: a deep copy of it need not look into every string, as EventLogger's would."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return {key: value if type(value) in _FLAT else copy.deepcopy(value, memo) for key, value in self.items()}
+
+
 class Emitter(logging.Handler):
     """
     Emits the recorder's events through ``event_logger``, of which it is a handler as well.
@@ -218,7 +229,7 @@ class Emitter(logging.Handler):
         self._sending = schema_id
         self._sending_thread = threading.get_ident()
         try:
-            self._event_logger.emit(schema_id=schema_id, data=data)
+            self._event_logger.emit(schema_id=schema_id, data=_Given(data))
         except ValidationError as error:
             # Somebody else's modifier may have broken what was whole; then the event is recorded as it was.
             self._schemas[schema_id].validate(data)
@@ -233,7 +244,10 @@ class Emitter(logging.Handler):
             schema = self._schemas[schema_id]
             schema.validate(data)
             return {"__schema__": schema_id, "__schema_version__": schema.version, **data}
-        return {key: value for key, value in capsule.items() if not key.startswith("__") or key in KEPT}
+        event = capsule.copy()  # others may still be reading the capsule
+        for key in DROPPED:
+            event.pop(key, None)
+        return event
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the capsule that comes through while `send` runs; nothing is formatted."""

@@ -88,10 +88,13 @@ class Keeper:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop the background work and let go of what was adopted."""
+        """Stop the background work."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Let go of what was adopted, once the sinks have acknowledged what they took."""
         for spool in self._adopted.values():
             await asyncio.to_thread(spool.close, 5)
 
@@ -225,7 +228,8 @@ class Keeper:
         self._cuts[recorder_id] = cut.cuts
         cuts = [one for of_file in self._cuts.values() for one in of_file.values()]
         self._recorder.say("pruned", cuts=cuts[-HEADS_LIMIT:])
-        await self._written(self._spool)
+        # Not a flush, which fails at the cap, where a cut is what makes room.
+        await asyncio.wait_for(asyncio.wrap_future(self._spool.call(lambda _: None)), ADOPT_TIMEOUT_SECONDS)
 
 
 def _cut(file: SpoolFile, cut: Cut) -> bool:

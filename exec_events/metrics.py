@@ -30,7 +30,7 @@ State = tuple[SpoolState, list[DeliveryState], list[ListenerState], int, bool]
 class RecorderCollector(Collector):
     """Asks the recorder for its state whenever somebody reads the metrics."""
 
-    def __init__(self, state: Callable[[], State]) -> None:
+    def __init__(self, state: Callable[[], State | None]) -> None:
         self._state = state
 
     def register(self) -> None:
@@ -47,7 +47,11 @@ class RecorderCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """One reading."""
-        spool, deliveries, listeners, faults, healthy = self._state()
+        read = self._state()
+        if read is None:
+            yield GaugeMetricFamily(HEALTHY, "1 when nothing is wrong with the recorder.", value=0)
+            return
+        spool, deliveries, listeners, faults, healthy = read
         yield CounterMetricFamily(SPOOLED, "Records sealed and committed.", value=spool.records)
         yield CounterMetricFamily(LOST, "Events given up because the spool could not be written.", value=spool.lost)
         yield GaugeMetricFamily(HELD, "Events in memory, not yet on disk.", value=spool.held)

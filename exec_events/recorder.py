@@ -111,15 +111,12 @@ class Recorder:
             await asyncio.wait(self._hashing, timeout=10)
         try:
             await asyncio.wait_for(asyncio.wrap_future(self._spool.flush()), 10)
-        except (SpoolError, TimeoutError) as error:
-            self._log.error("exec-events: at the stop: %s", error)
-        self.say("stopped", cause="stop", heads=self.heads_of(self._spool), **self._counts())
-        closed_at = rfc3339(now_us())
-        try:
-            closing = self._spool.call(lambda file: file.set_meta("closed_at", closed_at))
+            self.say("stopped", cause="stop", heads=self.heads_of(self._spool), **self._counts())
+            closed_at = rfc3339(now_us())
+            closing = self._spool.call(lambda file: file.set_meta("closed_at", closed_at), barrier=True)
             await asyncio.wait_for(asyncio.wrap_future(closing), 10)
         except (SpoolError, TimeoutError) as error:
-            self._log.error("exec-events: the last record is not on disk; the next start closes this one: %s", error)
+            self._log.error("exec-events: the end is not on disk; the next start closes this record: %s", error)
 
     def say(self, action: str, **more: Any) -> None:
         """Seal a recorder event in the recorder's own chain."""

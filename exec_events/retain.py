@@ -41,18 +41,11 @@ def plan_cut(
     or, where the file is larger than ``keep_bytes``, as many as it is too large by. The last record
     stays, but with ``whole``. None when nothing may be cut.
     """
-    connection = file.connection
     limit = min(delivered, file.last_id() - (0 if whole else 1))
-    excess = 0
-    if keep_bytes is not None:
-        used = (
-            "SELECT (page_count - freelist_count) * page_size "
-            "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
-        )
-        excess = int(connection.execute(used).fetchone()[0]) - keep_bytes
+    excess = file.used_bytes() - keep_bytes if keep_bytes is not None else 0
     last, commitments = 0, list[str]()
     cuts = cuts_of(file)
-    rows = connection.execute(
+    rows = file.connection.execute(
         "SELECT id, record FROM records WHERE id <= ? ORDER BY id LIMIT ?", (limit, PRUNE_RECORDS)
     )
     for row_id, record in rows:

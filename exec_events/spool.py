@@ -25,7 +25,7 @@ from .errors import SpoolError
 from .spool_file import Batch, SpoolFile
 
 # An execution is on disk as begun within 20 ms of its request: the window plus one commit.
-WINDOW_SECONDS = 0.012
+WINDOW_SECONDS = 0.010
 MAX_BATCH = 2000
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 HELD_BYTES_LIMIT = 64 * 1024 * 1024
@@ -106,6 +106,7 @@ class _Acknowledge:
 class _Call:
     function: Callable[[SpoolFile], Any]
     done: Future[Any]
+    barrier: bool
 
 
 _Item = _Begin | _Append | _Forget | _Acknowledge | _Call
@@ -197,16 +198,21 @@ class Spool:
         self._positions[sink] = position
         self._queue.put(_Acknowledge(sink, position))
 
-    def call(self, function: Callable[[SpoolFile], Any]) -> Future[Any]:
-        """Run ``function`` on the file, on the writer thread, after all that was put in before is written."""
+    def call(self, function: Callable[[SpoolFile], Any], *, barrier: bool = False) -> Future[Any]:
+        """
+        Run ``function`` on the file, on the writer thread, after what was put in before.
+
+        At the spool's cap it runs although events wait, which may make room for them; with ``barrier``
+        it fails then, as it does when the file cannot be written.
+        """
         done: Future[Any] = Future()
-        self._queue.put(_Call(function, done))
+        self._queue.put(_Call(function, done, barrier))
         self._urgent.set()
         return done
 
     def flush(self) -> Future[None]:
         """A future that resolves once all that was put in before is on disk; fails while it cannot be."""
-        return self.call(lambda _: None)
+        return self.call(lambda _: None, barrier=True)
 
     def heads(self) -> dict[str, Head]:
         """The last committed record of every chain."""
@@ -255,7 +261,7 @@ class Spool:
         while not stopping:
             stopping = self._gather()
             self._open_if_needed()
-            self._write_held(stopping)
+            self._write_held()
         if self._is_open:
             self._file.close()
 
@@ -304,25 +310,32 @@ class Spool:
                     self._file.path,
                 )
 
-    def _write_held(self, stopping: bool) -> None:
+    def _write_held(self) -> None:
         while self._held:
-            taken = self._take()
             if not self._is_open:
                 self._refuse_durable()
                 return
+            waiting: list[_Item] = []
             try:
-                self._check_size()
-                self._commit(taken)
+                if (cap := self._reached_cap()) is not None:
+                    waiting = [item for item in self._held if not self._passes_cap(item)]
+                    self._held = [item for item in self._held if self._passes_cap(item)]
+                taken = self._take()
+                if taken:
+                    self._commit(taken)
+                    del self._held[: len(taken)]
+                if waiting and not self._held:
+                    raise SpoolError(cap)
             except (sqlite3.Error, OSError, SpoolError) as error:
+                self._held += waiting
                 self._failed(error)
                 self._refuse_durable()
                 if not (_is_damage(error) and self._replace_damaged(error)):
                     return
             else:
-                self._recovered()
-                del self._held[: len(taken)]
-                if stopping and not self._held:
-                    return
+                self._held += waiting
+                if not waiting:
+                    self._recovered()
 
     def _take(self) -> list[_Item]:
         """The next items for one transaction: up to `MAX_BATCH`, or one call alone."""
@@ -387,31 +400,39 @@ class Spool:
         else:
             call.done.set_result(result)
 
-    def _check_size(self) -> None:
+    def _reached_cap(self) -> str | None:
+        """What to tell a person when the spool is at its cap; None when it is not. Warns from 80 % on."""
         if not self._max_bytes:
-            return
-        size = _file_size(self._file.path)
-        if size >= self._max_bytes:
-            raise SpoolError(
-                f"the spool {self._file.path} has reached its cap of {self._max_bytes:,} bytes. "
-                "Raise c.ExecEvents.spool_max_bytes, or deliver to a sink and set c.ExecEvents.retention_days."
+            return None
+        used = self._file.used_bytes()
+        if used >= self._max_bytes:
+            return (
+                f"the spool has reached its cap of {self._max_bytes:,} bytes; raise c.ExecEvents.spool_max_bytes, "
+                "or deliver to a sink and set c.ExecEvents.retention_bytes below it"
             )
-        if size >= 0.8 * self._max_bytes and time.monotonic() - self._warned_size > 60:
+        if used >= 0.8 * self._max_bytes and time.monotonic() - self._warned_size > 60:
             self._warned_size = time.monotonic()
             self._log.warning(
                 "exec-events: the spool %s is at %d %% of its cap of %s bytes; at the cap nothing more is recorded.",
                 self._file.path,
-                100 * size // self._max_bytes,
+                100 * used // self._max_bytes,
                 f"{self._max_bytes:,}",
             )
+        return None
+
+    def _passes_cap(self, item: _Item) -> bool:
+        """What still goes at the cap: the recorder's own few records, and what may make room."""
+        if isinstance(item, _Append):
+            return item.chain == self.recorder_id
+        if isinstance(item, _Call):
+            return not item.barrier
+        return isinstance(item, _Acknowledge | _Forget)
 
     def _failed(self, error: BaseException) -> None:
         self._failures += 1
         problem = f"cannot write the spool {self._file.path}: {error}"
         if problem != self._problem:
-            self._log.error(
-                "exec-events: %s. Events are held in memory and tried again; free some disk space, or see why.", problem
-            )
+            self._log.error("exec-events: %s. Events are held in memory and tried again.", problem)
         self._problem = problem
 
     def _recovered(self) -> None:

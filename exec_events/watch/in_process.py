@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.client import KernelClient
 from jupyter_server.base.call_context import CallContext
+
+from exec_events.errors import NotRecorded
 
 from .execution import Identity
 from .kernel import KernelWatch
@@ -33,6 +36,8 @@ class Cell:
     cell_id: str | None
     identity: Identity | None
 
+
+LOOP_TIMEOUT_SECONDS = 5.0
 
 _cell: ContextVar[Cell | None] = ContextVar("exec_events_cell", default=None)
 _taps: list[InProcessTap] = []
@@ -82,8 +87,7 @@ class InProcessTap:
     ) -> None:
         """Pass one execute_request of an in-process client on; raises NotRecorded in required mode."""
         if threading.get_ident() != self._thread:
-            send(message)
-            self._loop.call_soon_threadsafe(self._requested, watch, message, None)
+            self._send_from_thread(watch, message, send)
             return
         cell = self._cell_of(watch.kernel_id, message["content"].get("code"))
         if self._gate.required:
@@ -92,6 +96,23 @@ class InProcessTap:
         else:
             send(message)
             self._requested(watch, message, cell)
+
+    def _send_from_thread(self, watch: KernelWatch, message: dict[str, Any], send: Callable[[Any], None]) -> None:
+        """As `send`, on a thread that is not the event loop's, which alone may touch a watch."""
+        if not self._gate.required:
+            send(message)
+            self._loop.call_soon_threadsafe(self._requested, watch, message, None)
+            return
+
+        async def requested() -> Any:
+            return self._requested(watch, message, None)
+
+        try:
+            execution = asyncio.run_coroutine_threadsafe(requested(), self._loop).result(LOOP_TIMEOUT_SECONDS)
+        except FutureTimeoutError:
+            raise NotRecorded("this server runs only what it can record, and its event loop does not answer") from None
+        self._gate.require_now(watch, execution)
+        send(message)
 
     def replied(self, message: dict[str, Any]) -> None:
         """An in-process client read an execute_reply."""

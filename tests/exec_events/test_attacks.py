@@ -157,7 +157,9 @@ print("survived")
 async def test_hostile_requests_break_nothing(server: RunningServer) -> None:
     """Requests with values of the wrong type, and frames that are no message, do not hurt the recorder."""
     async with NotebookClient(server, notebook="requests.ipynb") as client:
-        await client.send("execute_request", {"code": 7, "silent": "x", "user_expressions": []}, metadata={"cellId": [1]})
+        await client.send(
+            "execute_request", {"code": 7, "silent": "x", "user_expressions": []}, metadata={"cellId": [1]}
+        )
         await client.send("execute_request", {})
         await client.execute("print('fine')", cell_id="fine")
         found = await recorded(server, 1, kernel_id=client.kernel_id, cell_id="fine")

@@ -14,7 +14,6 @@ import pexpect
 import pytest
 from conftest import PLAIN, recorded
 from jupyter_client.asynchronous.client import AsyncKernelClient
-
 from jupyter_server_documents.rooms.ynotebook_room import _source_hash
 
 from exec_events.hashing import Hasher

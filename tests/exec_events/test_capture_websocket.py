@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import eventually, events_of, recorded
+from conftest import events_of, eventually, recorded
 
 from exec_events.hashing import Hasher
 from exec_events.outputs import Outputs

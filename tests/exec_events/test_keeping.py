@@ -70,9 +70,7 @@ async def test_a_dead_servers_file_is_adopted_beside_a_running_one(tmp_path: Pat
             await eventually(later, "recorder", count=1, action="stopped", cause="adopted")
             await eventually(later, "recorder", count=3, action="started")
             found = {
-                e["cell_id"]: e["status"]
-                for e in (r["event"] for r in records(shared))
-                if kind(e) == "cell_execution"
+                e["cell_id"]: e["status"] for e in (r["event"] for r in records(shared)) if kind(e) == "cell_execution"
             }
             assert found == {"done": "ok", "open": "recorder_stopped", "queued": "recorder_stopped"}
             (adopted,) = recorder_events(shared, "stopped")

@@ -31,7 +31,9 @@ class Ran:
     status: str | None = None
 
 
-async def run_until_killed(server: RunningServer, name: str, kill_after: float, rng: random.Random) -> tuple[list[Ran], float]:
+async def run_until_killed(
+    server: RunningServer, name: str, kill_after: float, rng: random.Random
+) -> tuple[list[Ran], float]:
     """Run short and long cells, some queued, until the server is killed; what was run, and when it was killed."""
     client = NotebookClient(server, notebook=f"{name}.ipynb")
     await client.open()
@@ -47,7 +49,9 @@ async def run_until_killed(server: RunningServer, name: str, kill_after: float, 
         number = 0
         while True:
             number += 1
-            code = rng.choice(["1 + 1", "print('x' * 1000)", "1/0", f"import time; time.sleep({rng.random() * 0.15:.3f})"])
+            code = rng.choice(
+                ["1 + 1", "print('x' * 1000)", "1/0", f"import time; time.sleep({rng.random() * 0.15:.3f})"]
+            )
             one = Ran(f"{name}-{number}", time.monotonic())
             msg_id = await client.submit(code, cell_id=one.cell_id)
             ran.append(one)
@@ -78,7 +82,9 @@ def check(ran: list[Ran], killed_at: float, recorded: dict[str, dict[str, object
                 wrong.append(f"{one.cell_id}: requested {killed_at - one.sent_at:.3f} s before, not in the record")
         elif one.ended_at is not None and killed_at - one.ended_at > ON_DISK_AS_ENDED_SECONDS:
             if event["status"] != one.status:
-                wrong.append(f"{one.cell_id}: ended {one.status} {killed_at - one.ended_at:.3f} s before: {event['status']}")
+                wrong.append(
+                    f"{one.cell_id}: ended {one.status} {killed_at - one.ended_at:.3f} s before: {event['status']}"
+                )
         elif event["status"] not in ("ok", "error", "aborted", "recorder_stopped"):
             wrong.append(f"{one.cell_id}: {event['status']}")
     return wrong

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from conftest import PLAIN, events_of, recorded
 
-from exec_events.testing import LEGACY, V1, NotebookClient, RunningServer
+from exec_events.testing import LEGACY, V1, NotebookClient, RunningServer, ServerStartError
 
 REQUIRED = PLAIN + "c.ExecEvents.required = True\n"
 
@@ -49,9 +49,11 @@ async def test_the_request_is_durable_before_the_kernel_sees_it(required: Runnin
     async with NotebookClient(required, notebook="durable.ipynb") as client:
         msg_id = await client.submit("import time; time.sleep(1)")
         await client.wait_for(
-            lambda m: m["header"]["msg_type"] == "status"
-            and m["parent_header"].get("msg_id") == msg_id
-            and m["content"]["execution_state"] == "busy"
+            lambda m: (
+                m["header"]["msg_type"] == "status"
+                and m["parent_header"].get("msg_id") == msg_id
+                and m["content"]["execution_state"] == "busy"
+            )
         )
         assert await asyncio.to_thread(begun_on_disk, required) == 1
         await client.wait(msg_id)
@@ -124,3 +126,70 @@ async def test_without_required_a_full_disk_is_not_in_the_way(tmp_path: Path) ->
         status = await client.rest("GET", "/exec-events/status")
         assert (status["healthy"], status["lost"]) == (True, 0)
         assert not events_of(server, "late_output")
+
+
+THREAD = '''
+import threading
+from jupyter_client.blocking.client import BlockingKernelClient
+
+def _load_jupyter_server_extension(app):
+    """Runs what the test posts as code, from a thread of the server's."""
+    from jupyter_server.base.handlers import APIHandler
+
+    class RunHandler(APIHandler):
+        async def post(self, kernel_id):
+            code = self.get_json_body()["code"]
+            kernel = app.kernel_manager.get_kernel(kernel_id)
+            answer = {}
+            def run():
+                client = BlockingKernelClient(parent=kernel)
+                client.load_connection_file(kernel.connection_file)
+                client.start_channels()
+                try:
+                    client.wait_for_ready(timeout=20)
+                    client.execute_interactive(code, timeout=20, output_hook=lambda _: None)
+                    answer["result"] = "ran"
+                except Exception as error:
+                    answer["result"] = f"{type(error).__name__}: {error}"
+                finally:
+                    client.stop_channels()
+            thread = threading.Thread(target=run)
+            thread.start()
+            import asyncio
+            while thread.is_alive():
+                await asyncio.sleep(0.05)
+            self.finish(answer)
+
+    app.web_app.add_handlers(".*", [(r"/run-in-thread/([\\w-]+)", RunHandler)])
+'''
+
+
+async def test_a_thread_of_the_server_is_refused_too(tmp_path: Path) -> None:
+    """A blocking client on another thread of the server runs only what is on disk, and is recorded as in-process."""
+    (tmp_path / "thread_runner.py").write_text(THREAD)
+    env = {"PYTHONPATH": str(tmp_path)}
+    async with (
+        RunningServer(tmp_path / "server", config=REQUIRED, env=env, extensions={"thread_runner": True}) as server,
+        NotebookClient(server) as client,
+    ):
+        await client.execute("ran = []")
+        run = f"/run-in-thread/{client.kernel_id}"
+        assert (await client.rest("POST", run, {"code": "ran.append(1)"}))["result"] == "ran"
+        with full_disk(server):
+            assert "NotRecorded" in (await client.rest("POST", run, {"code": "ran.append(2)"}))["result"]
+        await asyncio.sleep(6)
+        assert (await client.execute("print(ran)")).text == "[1]\n"
+        found = await recorded(server, 3, kernel_id=client.kernel_id)
+    assert [e["client"] for e in found] == ["websocket", "in_process", "websocket"]
+
+
+def test_a_recorder_that_cannot_start_ends_the_server(tmp_path: Path) -> None:
+    """In required mode a recorder that cannot start takes the server with it; without, the server serves and says so."""
+    broken = "c.ExecEvents.hash_key_file = '/nowhere/key'\n"
+    with pytest.raises(ServerStartError, match="required is set and nothing can be recorded"):
+        RunningServer(tmp_path / "required", config=REQUIRED + broken).start()
+    with RunningServer(tmp_path / "ordinary", config=PLAIN + broken) as server:
+        status = server.rest("GET", "/exec-events/status")
+        assert (status["recording"], status["healthy"]) == (False, False)
+        assert "/nowhere/key" in status["problems"][0]
+        assert "exec_events_healthy 0.0" in server.rest("GET", "/metrics")

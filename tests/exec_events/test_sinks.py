@@ -24,7 +24,7 @@ from documented import blocks, install
 from exec_events_schemas.record import event_of, leaf_hash
 
 from exec_events import deliver
-from exec_events.deliver import Deliverer
+from exec_events.deliver import Deliverer, without_secrets
 from exec_events.errors import ConfigurationError, SinkError
 from exec_events.sinks import Delivery, name_of, open_sink
 from exec_events.sinks.file import FileSink, line_of
@@ -541,3 +541,20 @@ async def test_the_sink_of_the_documentation_works(tmp_path: Path) -> None:
         collector.shutdown()
         collector.server_close()
     assert [f"sha256:{leaf_hash(record).hex()}" for record in received] == [r["hash"] for r in records(server.data_dir)]
+
+
+def test_what_a_sink_says_of_its_url_holds_no_password(tmp_path: Path) -> None:
+    """An error text that repeats the URL or its password is reported without them."""
+    url = "http://u:hunter%402@h/y?z=1"
+    for text in (f"cannot connect to {url}", "bad login u:hunter%402", "password hunter@2 refused"):
+        assert "hunter" not in without_secrets(text, url)
+    assert "http://h/y" in without_secrets(f"cannot connect to {url}", url)
+
+
+def test_two_sinks_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Two sinks that would share a position are not both delivered to; the problem is reported."""
+    one = tmp_path / "out.jsonl"
+    config = f"c.ExecEvents.deliver_to = ['file://{one}', 'file://{one}?max_bytes=1000']\n"
+    with RunningServer(tmp_path / "server", config=config) as server:
+        problems = server.rest("GET", "/exec-events/status")["problems"]
+    assert any("two sinks have the name" in problem for problem in problems)

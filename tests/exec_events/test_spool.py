@@ -217,18 +217,30 @@ def test_a_damaged_file_is_set_aside_and_its_chains_go_on(tmp_path: Path) -> Non
         assert list(tmp_path.glob("*.damaged-1"))
 
 
-def test_the_cap_stops_the_spool_loudly(tmp_path: Path) -> None:
-    """At its cap a spool behaves as on a full disk, and says which settings help."""
+def test_the_cap_stops_the_spool_loudly_and_a_cut_opens_it(tmp_path: Path) -> None:
+    """At its cap executions wait and required ones are refused, the recorder's own records pass; room lets all go on."""
     with running(tmp_path, max_bytes=300_000) as spool:
-        for number in range(1000):
+        for number in range(300):
             spool.append({"number": number, "text": "x" * 2000}, "a")
-            if number % 20 == 0:
+            if number % 10 == 0:
                 spool.call(lambda _: None)
                 time.sleep(0.002)
         until(lambda: spool.state().problem is not None)
         assert "spool_max_bytes" in str(spool.state().problem)
         with pytest.raises(SpoolError, match="cap"):
             spool.begin_durably("one", b"{}").result(10)
+        with pytest.raises(SpoolError, match="cap"):
+            spool.flush().result(10)
+        spool.append({"action": "pruned"}, spool.recorder_id)
+        spool.call(lambda _: None).result(10)
+        assert spool.heads()[spool.recorder_id].seq == 0
+        for _ in range(20):
+            spool.call(lambda file: file.connection.execute("DELETE FROM records")).result(10)
+            if spool.state().held == 0 and spool.state().problem is None:
+                break
+            time.sleep(0.5)
+        until(lambda: spool.heads()["a"].seq == 299)
+        assert spool.state().lost == 0
 
 
 def test_closing_writes_what_is_left(tmp_path: Path) -> None:
