@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from exec_events_schemas.sources.spool import connect_read_only
 from jupyter_events import EventLogger
 
 from exec_events.spool import Spool
+from exec_events_schemas.sources.spool import connect_read_only
 
 from .figures import Figure
 from .fleet import progress

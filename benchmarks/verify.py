@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 from statistics import median
 
+from exec_events.spool_file import Batch, SpoolFile
 from exec_events_schemas.chain import Verifier
 from exec_events_schemas.record import Head, seal
 from exec_events_schemas.sources import open_source
-
-from exec_events.spool_file import Batch, SpoolFile
 
 from .figures import Figure
 from .fleet import progress

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-from exec_events_schemas.record import leaf_hash
-from exec_events_schemas.sources.spool import running_recorders, spool_files
 from front_end import OpenNotebook
 from rich.console import Console
 from rich.markup import escape
@@ -29,6 +27,8 @@ from exec_events.testing import (
     executions_of,
     wait_for_records,
 )
+from exec_events_schemas.record import leaf_hash
+from exec_events_schemas.sources.spool import running_recorders, spool_files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLE = Path(__file__).with_name("example.ipynb")

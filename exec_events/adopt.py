@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
 from exec_events_schemas.record import Head, hash_text
 from exec_events_schemas.spool_layout import FILE_SUFFIX
 

@@ -13,9 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from exec_events_schemas.record import canonical
 from jupyter_server.extension.application import ExtensionApp
 from traitlets import Bool, Enum, Float, Int, List, Unicode
+
+from exec_events_schemas.record import canonical
 
 from . import __version__, paths
 from .deliver import Deliverer
@@ -87,8 +88,8 @@ class ExecEvents(ExtensionApp):
 
     spool_max_bytes = Int(
         0,
-        help="""The size at which this server's spool file counts as full, in bytes; 0 for the disk's own. From 80 % on there are
-        warnings; at the cap nothing more is recorded, and in required mode nothing more runs.""",
+        help="""The size at which this server's spool file counts as full, in bytes; 0 for the disk's own. From 80 % on
+        there are warnings; at the cap nothing more is recorded, and in required mode nothing more runs.""",
     ).tag(config=True)
 
     retention_days = Float(
@@ -184,9 +185,7 @@ class ExecEvents(ExtensionApp):
     def _deliver(self, url: str) -> None:
         name = name_of(url)
         if any(deliverer.name == name for deliverer in self._deliverers):
-            self._problem(
-                f"two sinks have the name {name}, by which the spool notes how far each is; the second is left out"
-            )
+            self._problem(f"two sinks have the name {name}, by which the spool knows them; the second is left out")
             return
         deliverer = Deliverer(url, self.log)
         deliverer.add(self._spool)

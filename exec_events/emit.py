@@ -15,10 +15,11 @@ import time
 from typing import Any
 
 import jsonschema_rs
-from exec_events_schemas.catalogue import catalogue, load
 from jsonschema import ValidationError
 from jupyter_events import EventLogger
 from jupyter_events.schema import EventSchema
+
+from exec_events_schemas.catalogue import catalogue, load
 
 from .errors import ExecEventsError
 
@@ -162,7 +163,13 @@ class _Given(dict[str, Any]):
     """Event data, mostly flat: a deep copy of it need not look into every string, as EventLogger's would."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        return {key: value if type(value) in _FLAT else copy.deepcopy(value, memo) for key, value in self.items()}
+        copied = dict(self)
+        for key, value in self.items():
+            if type(value) is list and all(type(row) is dict for row in value):
+                copied[key] = [dict(row) for row in value]  # rows of an event are flat
+            elif type(value) not in _FLAT:
+                copied[key] = copy.deepcopy(value, memo)
+        return copied
 
 
 class Emitter(logging.Handler):

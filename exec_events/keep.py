@@ -16,8 +16,9 @@ from logging import Logger
 from pathlib import Path
 from typing import Any
 
-from exec_events_schemas.record import Head
 from jsonschema import ValidationError
+
+from exec_events_schemas.record import Head
 
 from .adopt import Left, closing_events, find_left, previous_of
 from .deliver import Deliverer

@@ -21,6 +21,7 @@ from logging import Logger
 from typing import Any
 
 import orjson
+
 from exec_events_schemas.record import hash_text
 
 from .errors import ConfigurationError

@@ -20,8 +20,9 @@ from logging import Logger
 from typing import Any
 
 import orjson
-from exec_events_schemas.record import hash_text
 from jsonschema import ValidationError
+
+from exec_events_schemas.record import hash_text
 
 from .describe import Describer, rfc3339
 from .emit import PREFIX, Emitter

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
 from exec_events_schemas.record import event_of, hash_text, leaf_hash, seal_of
 
 from .spool_file import SpoolFile

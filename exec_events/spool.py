@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from logging import Logger
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from exec_events_schemas.record import Head, canonical, seal_canonical
 
@@ -43,8 +43,7 @@ class Content:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(NamedTuple):
     """A committed record: its row id, chain, bytes and raw leaf hash."""
 
     id: int
@@ -81,6 +80,7 @@ class _Begin:
     execution_id: str
     note: bytes
     done: Future[None] | None
+    size: int
 
 
 @dataclass(slots=True)
@@ -89,6 +89,7 @@ class _Append:
     event: bytes
     closes: str | None
     contents: tuple[Content, ...]
+    size: int
 
 
 @dataclass(slots=True)
@@ -165,27 +166,30 @@ class Spool:
         ``closes`` names the execution that is over with it. Raises MalformedRecord when the event has
         no canonical form; counts it as lost when memory for what cannot be written is full.
         """
-        item = _Append(chain, canonical(event), closes, contents)
+        data = canonical(event)
         if self._bytes_in - self._bytes_out > self._held_bytes_limit:
             self._lost += 1
             return
-        self._bytes_in += _size(item)
-        self._queue.put(item)
+        size = _ITEM_OVERHEAD + len(data)
+        if contents:
+            size += sum(len(content.body) for content in contents)
+        self._bytes_in += size
+        self._queue.put(_Append(chain, data, closes, contents, size))
 
     def begin(self, execution_id: str, note: bytes) -> None:
         """Note that an execution has begun; ``note`` is the JSON its closing event would be made of."""
         if self._bytes_in - self._bytes_out > self._held_bytes_limit:
             return
-        item = _Begin(execution_id, note, None)
-        self._bytes_in += _size(item)
-        self._queue.put(item)
+        size = _ITEM_OVERHEAD + len(note)
+        self._bytes_in += size
+        self._queue.put(_Begin(execution_id, note, None, size))
 
     def begin_durably(self, execution_id: str, note: bytes) -> Future[None]:
         """As `begin`, and the future resolves once it is on disk; it fails with SpoolError when it cannot be."""
         done: Future[None] = Future()
-        item = _Begin(execution_id, note, done)
-        self._bytes_in += _size(item)
-        self._queue.put(item)
+        size = _ITEM_OVERHEAD + len(note)
+        self._bytes_in += size
+        self._queue.put(_Begin(execution_id, note, done, size))
         self._urgent.set()
         return done
 
@@ -355,9 +359,12 @@ class Spool:
             self._last_id = sealed[-1].id
         self._open_executions = (self._open_executions | batch.begun.keys()).difference(batch.closed)
         for item in items:
-            self._bytes_out += _size(item)
-            if isinstance(item, _Begin) and item.done is not None:
-                item.done.set_result(None)
+            if type(item) is _Append:
+                self._bytes_out += item.size
+            elif type(item) is _Begin:
+                self._bytes_out += item.size
+                if item.done is not None:
+                    item.done.set_result(None)
         if sealed:
             for observer in self.observers:
                 observer(sealed)
@@ -368,14 +375,15 @@ class Spool:
         sealed: list[Sealed] = []
         next_id = self._last_id + 1
         for item in items:
-            if isinstance(item, _Append):
+            if type(item) is _Append:
                 head = batch.heads.get(item.chain) or self._heads.get(item.chain)
                 record, new_head = seal_canonical(item.event, item.chain, head)
                 batch.heads[item.chain] = new_head
                 batch.records.append((next_id, record, new_head.hash))
                 sealed.append(Sealed(next_id, item.chain, record, new_head.hash))
                 next_id += 1
-                batch.contents += [(c.commitment, c.subject, c.kind, c.nonce, c.body) for c in item.contents]
+                if item.contents:
+                    batch.contents += [(c.commitment, c.subject, c.kind, c.nonce, c.body) for c in item.contents]
                 if item.closes is not None:
                     self._close(batch, item.closes)
             elif isinstance(item, _Begin):
@@ -447,7 +455,7 @@ class Spool:
         kept: list[_Item] = []
         for item in self._held:
             if isinstance(item, _Begin) and item.done is not None:
-                self._bytes_out += _size(item)
+                self._bytes_out += item.size
                 item.done.set_exception(reason)
             elif isinstance(item, _Call):
                 item.done.set_exception(reason)
@@ -467,14 +475,6 @@ class Spool:
         self._damaged = f"{aside} was damaged ({error}) and set aside; verify shows what is missing"
         self._log.error("exec-events: %s", self._damaged)
         return True
-
-
-def _size(item: _Item) -> int:
-    if isinstance(item, _Append):
-        return _ITEM_OVERHEAD + len(item.event) + sum(len(content.body) for content in item.contents)
-    if isinstance(item, _Begin):
-        return _ITEM_OVERHEAD + len(item.note)
-    return 0
 
 
 def _is_damage(error: BaseException) -> bool:

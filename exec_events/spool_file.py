@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from filelock import FileLock, Timeout
+
 from exec_events_schemas.record import Head
 from exec_events_schemas.spool_layout import DDL, FILE_SUFFIX, LAYOUT_VERSION, LOCK_SUFFIX
-from filelock import FileLock, Timeout
 
 from .errors import SpoolError
 

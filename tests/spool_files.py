@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from exec_events_schemas.record import Head, hash_text, seal
 from exec_events_schemas.sources import StoredRecord
 from exec_events_schemas.sources.jsonl import line_of
 from exec_events_schemas.spool_layout import DDL
-from filelock import FileLock
 
 FIRST = "11111111-1111-4111-8111-111111111111"
 SECOND = "22222222-2222-4222-8222-222222222222"

@@ -14,9 +14,7 @@ from typing import Any
 
 import click
 import pytest
-from exec_events_schemas.catalogue import catalogue, load
 from jupyter_server.serverapp import ServerApp
-from spool_files import two_recorders
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
@@ -24,6 +22,8 @@ from exec_events import metrics
 from exec_events.app import ExecEvents
 from exec_events.cli import VERBS, main
 from exec_events.privacy import read_key
+from exec_events_schemas.catalogue import catalogue, load
+from spool_files import two_recorders
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"

@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from exec_events_schemas.errors import MalformedRecord
-from exec_events_schemas.record import event_of, seal_of
-from exec_events_schemas.sources import StoredRecord
-
 from exec_events.errors import ConfigurationError
 from exec_events.hashing import Hasher
 from exec_events.notebook import CellVerdict, Recorded, Verdict, verify_notebook
 from exec_events.privacy import read_key
+from exec_events_schemas.errors import MalformedRecord
+from exec_events_schemas.record import event_of, seal_of
+from exec_events_schemas.sources import StoredRecord
 
 from .source import kind_of
 

@@ -7,11 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 import click
-from exec_events_schemas.spool_layout import DDL, FILE_SUFFIX
 
 from exec_events import paths
 from exec_events.errors import ConfigurationError
 from exec_events.privacy import SUBJECT_LIMIT, Pseudonyms, clean, read_key
+from exec_events_schemas.spool_layout import DDL, FILE_SUFFIX
 
 BUSY_SECONDS = 30
 

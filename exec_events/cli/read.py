@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from threading import Event
 
 import click
+
 from exec_events_schemas.errors import SourceError
 from exec_events_schemas.sources import Source, StoredRecord
 from exec_events_schemas.sources.jsonl import line_of

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 import click
+
 from exec_events_schemas.errors import MalformedRecord, SourceError
 from exec_events_schemas.record import event_of
 from exec_events_schemas.sources import StoredRecord

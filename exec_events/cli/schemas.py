@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.table import Table
+
 from exec_events_schemas.catalogue import SchemaName, catalogue, examples, find, load, package_folder, read_yaml
 from exec_events_schemas.errors import ContractError
 from exec_events_schemas.violation import Violation
-from rich.console import Console
-from rich.table import Table
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

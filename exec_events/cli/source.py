@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
 import click
+
+from exec_events import paths
 from exec_events_schemas.catalogue import SCHEMA_ID, catalogue
 from exec_events_schemas.errors import MalformedRecord, SourceError
 from exec_events_schemas.record import event_of
 from exec_events_schemas.sources import Damage, Source, StoredRecord, open_source
-
-from exec_events import paths
 
 EXIT_BROKEN = 1
 EXIT_UNREADABLE = 2

@@ -12,11 +12,11 @@ from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import click
+
+from exec_events import paths
 from exec_events_schemas.errors import MalformedRecord
 from exec_events_schemas.record import event_of, seal_of
 from exec_events_schemas.sources.spool import connect_read_only, is_running, spool_files
-
-from exec_events import paths
 
 from .source import EXIT_BROKEN, kind_of
 

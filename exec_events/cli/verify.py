@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from exec_events.errors import ConfigurationError
+from exec_events.notebook import CellVerdict
 from exec_events_schemas.chain import Verifier
 from exec_events_schemas.errors import SourceError
 from exec_events_schemas.findings import Report
 from exec_events_schemas.sources import Source, StoredRecord
 from exec_events_schemas.sources.spool import SpoolSource, running_recorders
-
-from exec_events.errors import ConfigurationError
-from exec_events.notebook import CellVerdict
 
 from .cells import NotebookCheck
 from .source import EXIT_BROKEN, exit_unreadable, open_or_exit, source_argument

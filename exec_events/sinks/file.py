@@ -12,9 +12,8 @@ from logging import Logger
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from exec_events_schemas.record import hash_text
-
 from exec_events.errors import ConfigurationError
+from exec_events_schemas.record import hash_text
 
 from . import Delivery, name_of
 

@@ -72,8 +72,8 @@ class Execution:
     One execution, mutable while its messages come in.
 
     Output messages are kept as they came until somebody asks for `folded` outputs: most of them never
-    cost the event loop a parse. Dates are those in the kernel's message headers, as sent; loop times are the event loop's clock,
-    in seconds.
+    cost the event loop a parse. Dates are those in the kernel's message headers, as sent; loop times are
+    the event loop's clock, in seconds.
     """
 
     execution_id: str

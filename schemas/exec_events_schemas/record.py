@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import rfc8785
@@ -27,7 +27,8 @@ _MAX_INTEGER = 2**53 - 1
 # JSON string is escaped, so these bytes cannot occur within the event's strings; anchored at the end,
 # they cannot be an inner object either.
 _SEAL = re.compile(
-    rb',"seal":\{"chain":"([ !#-\[\]-~]{1,128})","prev":(?:null|"sha256:([0-9a-f]{64})"),"seq":(0|[1-9][0-9]{0,15})\}\}\Z'
+    rb',"seal":\{"chain":"([ !#-\[\]-~]{1,128})","prev":(?:null|"sha256:([0-9a-f]{64})"),'
+    rb'"seq":(0|[1-9][0-9]{0,15})\}\}\Z'
 )
 _SEAL_ROOM = 320
 
@@ -41,8 +42,7 @@ class Seal:
     prev: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The last record of a chain: its ``seq`` and raw 32-byte ``hash``."""
 
     seq: int
@@ -127,7 +127,10 @@ def seal_canonical(event: bytes, chain: str, head: Head | None) -> tuple[bytes, 
     JCS sorts "event" before "seal" and "chain", "prev", "seq" in that order, and serialises inner
     values independently of where they stand, so the record is put together without parsing.
     """
-    seq, prev = (0, b"null") if head is None else (head.seq + 1, b'"sha256:%b"' % head.hash.hex().encode())
+    if head is None:
+        seq, prev = 0, b"null"
+    else:
+        seq, prev = head.seq + 1, b'"sha256:%b"' % head.hash.hex().encode()
     record = b'{"event":%b,"seal":{"chain":"%b","prev":%b,"seq":%d}}' % (event, chain.encode(), prev, seq)
     return record, Head(seq, leaf_hash(record))
 

@@ -7,9 +7,9 @@ import os
 import signal
 import uuid
 
-from conftest import recorded
 from jupyter_client.asynchronous.client import AsyncKernelClient
 
+from conftest import recorded
 from exec_events.hashing import Hasher
 from exec_events.testing import NotebookClient, RunningServer
 

@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 from conftest import PLAIN, events_of, eventually, kind, recorded
-
 from exec_events.hashing import Hasher
 from exec_events.testing import LEGACY, NotebookClient, RunningServer, records
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import PLAIN, recorded
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_server_documents.rooms.ynotebook_room import _source_hash
 
+from conftest import PLAIN, recorded
 from exec_events.hashing import Hasher
 from exec_events.testing import NotebookClient, RunningServer
 
@@ -78,6 +78,7 @@ async def test_jupyter_console(server: RunningServer) -> None:
 
 
 def type_into_console(connection_file: Path, lines: list[str]) -> None:
+    """Type lines into a console attached to a kernel, and leave."""
     command = [sys.executable, "-m", "jupyter_console", "--existing", str(connection_file), "--simple-prompt"]
     child = pexpect.spawn(command[0], command[1:], timeout=40, env={**os.environ, "TERM": "dumb"}, encoding="utf-8")
     try:

@@ -7,8 +7,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import events_of, eventually, recorded
 
+from conftest import events_of, eventually, recorded
 from exec_events.hashing import Hasher
 from exec_events.outputs import Outputs
 from exec_events.testing import LEGACY, V1, NotebookClient, Result, RunningServer

@@ -18,13 +18,13 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from exec_events_schemas.findings import Kind
-from exec_events_schemas.sources.jsonl import line_of
-from spool_files import FIRST, SECOND, Recording, chain_of, running, two_recorders, write_json_lines
 
 from exec_events.cli import main
 from exec_events.cli.report import GROUPINGS
 from exec_events.hashing import Hasher
+from exec_events_schemas.findings import Kind
+from exec_events_schemas.sources.jsonl import line_of
+from spool_files import FIRST, SECOND, Recording, chain_of, running, two_recorders, write_json_lines
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reading.md"
 COMMAND = [sys.executable, "-m", "exec_events"]

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import recorded
 
+from conftest import recorded
 from exec_events.cli import main
 from exec_events.cli.erase import erase_subject
 from exec_events.hashing import Hasher, commit

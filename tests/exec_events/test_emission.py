@@ -14,11 +14,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import PLAIN, events_of, kind, recorded
-from exec_events_schemas import catalogue, load
-from exec_events_schemas.catalogue import examples
 from jupyter_events import EventLogger
 
+from conftest import PLAIN, events_of, kind, recorded
 from exec_events import emit
 from exec_events.describe import Describer, LastRuns
 from exec_events.emit import PREFIX, Emitter, FastValidator, ForgedEvent, IsolatedHandler
@@ -27,6 +25,8 @@ from exec_events.privacy import Pseudonyms
 from exec_events.recorder import Recorder, Settings
 from exec_events.spool import Spool
 from exec_events.testing import NotebookClient, RestError, RunningServer, records
+from exec_events_schemas import catalogue, load
+from exec_events_schemas.catalogue import examples
 
 NAMES = catalogue()
 RESTARTED = "https://events.jupyter.org/jupyter_server/kernel_actions/v1"

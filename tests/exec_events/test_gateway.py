@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from conftest import PLAIN, eventually, recorded
 
+from conftest import PLAIN, eventually, recorded
 from exec_events.hashing import Hasher
 from exec_events.testing import LEGACY, NotebookClient, RunningServer
 

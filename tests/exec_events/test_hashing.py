@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import rfc8785
-from exec_events_schemas.record import Head, hash_bytes, hash_text, seal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from exec_events.canonical_json import canonical_json
 from exec_events.hashing import Hasher, commit, key_id, outputs_bytes
 from exec_events.privacy import Pseudonyms
 from exec_events.syntax_tree import MAX_CHARACTERS, syntax_tree
+from exec_events_schemas.record import Head, hash_bytes, hash_text, seal
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "hashing-vectors.json").read_text())
 KEY = bytes.fromhex(VECTORS["key"])

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from conftest import PLAIN, eventually, kind, recorded
+from exec_events.testing import NotebookClient, RunningServer, records
 from exec_events_schemas.chain import Verifier
 from exec_events_schemas.findings import Report
 from exec_events_schemas.sources import open_source
 from exec_events_schemas.sources.spool import running_recorders
 
-from exec_events.testing import NotebookClient, RunningServer, records
-
 
 def verified(source: str, running: set[str] | None = None) -> Report:
+    """What verification says of a source."""
     verifier = Verifier()
     for stored in open_source(source):
         verifier.add(stored)
@@ -23,6 +23,7 @@ def verified(source: str, running: set[str] | None = None) -> Report:
 
 
 def recorder_events(data_dir: Path, action: str) -> list[dict[str, Any]]:
+    """The recorder events of one action, in order."""
     found = [record["event"] for record in records(data_dir)]
     return [event for event in found if kind(event) == "recorder" and event["action"] == action]
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from conftest import PLAIN, kind
+from exec_events.testing import NotebookClient, RunningServer, records
 from exec_events_schemas.chain import Verifier
 from exec_events_schemas.sources.spool import SpoolSource
-
-from exec_events.testing import NotebookClient, RunningServer, records
 
 ON_DISK_AS_BEGUN_SECONDS = 0.020
 ON_DISK_AS_ENDED_SECONDS = 0.200
@@ -91,6 +91,7 @@ def check(ran: list[Ran], killed_at: float, recorded: dict[str, dict[str, object
 
 
 async def kill_many(folder: Path, kills: int, seed: int) -> None:
+    """Start a server, run cells, kill it, again and again; then check the whole record."""
     rng = random.Random(seed)
     every: list[tuple[list[Ran], float]] = []
     for number in range(kills):

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PLAIN, events_of, recorded
 
+from conftest import PLAIN, events_of, recorded
 from exec_events.errors import ConfigurationError
 from exec_events.hashing import Hasher
 from exec_events.privacy import Pseudonyms, clean, error_name, load_key, read_key

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import PLAIN, events_of, recorded
 
+from conftest import PLAIN, events_of, recorded
 from exec_events.testing import LEGACY, V1, NotebookClient, RunningServer, ServerStartError
 
 REQUIRED = PLAIN + "c.ExecEvents.required = True\n"

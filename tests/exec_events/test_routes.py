@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import PLAIN, recorded
 from jupyter_server.base.handlers import APIHandler
 from tornado.web import RequestHandler
 
+from conftest import PLAIN, recorded
 from exec_events import metrics
 from exec_events.app import ExecEvents
 from exec_events.handlers import AUTH_RESOURCE

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import PLAIN, kind, recorded
 from documented import blocks, install
-from exec_events_schemas.record import event_of, leaf_hash
-
 from exec_events import deliver
 from exec_events.deliver import Deliverer, without_secrets
 from exec_events.errors import ConfigurationError, SinkError
@@ -30,6 +29,7 @@ from exec_events.sinks import Delivery, name_of, open_sink
 from exec_events.sinks.file import FileSink, line_of
 from exec_events.spool import Spool
 from exec_events.testing import NotebookClient, RunningServer, records
+from exec_events_schemas.record import event_of, leaf_hash
 
 LOG = logging.getLogger("test")
 STARTED = "2026-01-01T00:00:00.000000Z"

@@ -14,14 +14,15 @@ from threading import Event
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from exec_events_schemas.chain import Verifier
 from exec_events_schemas.errors import MalformedRecord, SourceError
 from exec_events_schemas.record import leaf_hash
 from exec_events_schemas.sources import Damage, Source, StoredRecord, open_source
 from exec_events_schemas.sources.jsonl import line_of, record_of
 from exec_events_schemas.sources.spool import is_running, running_recorders
-from hypothesis import given
-from hypothesis import strategies as st
 from spool_files import FIRST, SECOND, Recording, running, two_recorders, write_json_lines
 
 

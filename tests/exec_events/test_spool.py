@@ -13,11 +13,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from exec_events_schemas.record import leaf_hash, seal_of
 
 from exec_events.errors import SpoolError
 from exec_events.spool import Content, Sealed, Spool
 from exec_events.spool_file import SpoolFile, file_system_of
+from exec_events_schemas.record import leaf_hash, seal_of
 
 LOG = logging.getLogger("test")
 STARTED = "2026-01-01T00:00:00.000000Z"
@@ -25,6 +25,7 @@ STARTED = "2026-01-01T00:00:00.000000Z"
 
 @contextmanager
 def running(folder: Path, recorder_id: str = "", **options: int) -> Iterator[Spool]:
+    """A spool that runs, and is closed in the end."""
     spool = Spool(folder, recorder_id or str(uuid.uuid4()), LOG, started_at=STARTED, **options)
     spool.start()
     try:
@@ -34,11 +35,13 @@ def running(folder: Path, recorder_id: str = "", **options: int) -> Iterator[Spo
 
 
 def rows(path: Path) -> list[tuple[int, bytes, bytes]]:
+    """The records of a file, as another process sees them."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute("SELECT id, record, hash FROM records ORDER BY id").fetchall()
 
 
 def count(path: Path, table: str) -> int:
+    """How many rows a table has, as another process sees it."""
     with closing(sqlite3.connect(path)) as connection:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
@@ -290,6 +293,7 @@ def test_on_a_network_file_system_the_rollback_journal_is_used(
 
 
 def until(condition: object, timeout: float = 15.0) -> None:
+    """Wait until a condition holds."""
     deadline = time.monotonic() + timeout
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "waited in vain"

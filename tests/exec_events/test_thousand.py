@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PLAIN, recorded
 from jupyter_client.asynchronous.client import AsyncKernelClient
 
+from conftest import PLAIN, recorded
 from exec_events.hashing import Hasher
 from exec_events.outputs import Outputs
 from exec_events.testing import LEGACY, V1, NotebookClient, RunningServer

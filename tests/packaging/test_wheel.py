@@ -21,11 +21,11 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-from exec_events_schemas.catalogue import catalogue, examples
 
 from exec_events.cli import VERBS
 from exec_events.testing import NotebookClient, executions_of, wait_for_records
 from exec_events.testing.rest import RestError, call
+from exec_events_schemas.catalogue import catalogue, examples
 
 pytestmark = pytest.mark.timeout(300)
 

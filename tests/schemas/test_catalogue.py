@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from exec_events_schemas import SCHEMA_ID, UnknownSchema, catalogue, load
 from exec_events_schemas.catalogue import SchemaName, examples, package_folder
 from exec_events_schemas.errors import ContractError

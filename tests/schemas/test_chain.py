@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from exec_events_schemas.chain import Verifier
 from exec_events_schemas.findings import Kind, Report
 from exec_events_schemas.record import Head, event_of, leaf_hash, seal, seal_of
 from exec_events_schemas.sources import Damage, StoredRecord
-from hypothesis import given
-from hypothesis import strategies as st
 from spool_files import FIRST, SECOND, Recording, chain_of, execution, heads, two_recorders
 
 Rows = list[StoredRecord]

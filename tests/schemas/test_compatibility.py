@@ -8,11 +8,12 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from exec_events_schemas.compatibility import check
 from exec_events_schemas.errors import ContractError
 from exec_events_schemas.violation import NEXT_STEPS
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 Schema = dict[str, Any]
 

@@ -7,6 +7,10 @@ from typing import Any
 import jsonschema
 import jsonschema_rs
 import pytest
+from jupyter_events import EventLogger
+from jupyter_events.schema import EventSchema
+from pydantic import BaseModel
+
 from exec_events_schemas import catalogue, load
 from exec_events_schemas.catalogue import SchemaName, examples, load_released
 from exec_events_schemas.compatibility import check
@@ -15,9 +19,6 @@ from exec_events_schemas.generate import stale
 from exec_events_schemas.keywords import keyword_violations
 from exec_events_schemas.parse import parse
 from exec_events_schemas.record import canonical, event_of, seal
-from jupyter_events import EventLogger
-from jupyter_events.schema import EventSchema
-from pydantic import BaseModel
 
 GOOD = [(name, file, data) for name in catalogue() for file, data in examples(name).items()]
 BAD = [(name, file, data) for name in catalogue() for file, data in examples(name, bad=True).items()]

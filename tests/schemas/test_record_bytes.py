@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import rfc8785
-from exec_events_schemas.errors import MalformedRecord
-from exec_events_schemas.record import Head, Seal, canonical, event_of, hash_bytes, hash_text, leaf_hash, seal, seal_of
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from exec_events_schemas.errors import MalformedRecord
+from exec_events_schemas.record import Head, Seal, canonical, event_of, hash_bytes, hash_text, leaf_hash, seal, seal_of
 
 MAX = 2**53 - 1
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

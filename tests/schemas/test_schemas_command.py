@@ -14,12 +14,12 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from exec_events_schemas import catalogue, load
-from exec_events_schemas.catalogue import package_folder
-from exec_events_schemas.violation import NEXT_STEPS
 
 from exec_events.cli import main
 from exec_events.cli.schemas import schemas
+from exec_events_schemas import catalogue, load
+from exec_events_schemas.catalogue import package_folder
+from exec_events_schemas.violation import NEXT_STEPS
 
 PACKAGE = Path(str(package_folder()))
 

@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+
 from exec_events_schemas import UnknownSchema, catalogue, upcast
 from exec_events_schemas.catalogue import SchemaName, examples
 from exec_events_schemas.errors import ContractError, MalformedRecord

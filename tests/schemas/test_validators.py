@@ -8,12 +8,13 @@ from typing import Any
 import jsonschema
 import jsonschema_rs
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from exec_events_schemas import catalogue, load
 from exec_events_schemas.catalogue import SchemaName, examples
 from exec_events_schemas.errors import MalformedRecord
 from exec_events_schemas.parse import parse
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 NAMES = catalogue()
 SLOW = {name: jsonschema.Draft7Validator(load(name.id)) for name in NAMES}
