@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from logging import Logger
 from urllib.parse import unquote
 
+from .seal import Sealed
 from .sinks import Delivery, Sink, name_of, open_sink
-from .spool import Sealed, Spool
+from .spool import Spool
 
 BATCH_RECORDS = 1000
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)

@@ -25,7 +25,7 @@ import orjson
 from exec_events_schemas.record import hash_text
 
 from .errors import ConfigurationError
-from .spool import Sealed
+from .seal import Sealed
 
 GROUP = "exec_events.listeners"
 QUEUE_EVENTS = 10_000

@@ -30,7 +30,8 @@ from .errors import NotRecorded, SpoolError
 from .hashing import commit, outputs_bytes
 from .outputs import Outputs
 from .privacy import chain_of
-from .spool import Content, Spool
+from .seal import Content
+from .spool import Spool
 from .watch.execution import Execution, Identity, Status
 from .watch.in_process import InProcessTap, current_user
 from .watch.kernel import KernelWatch

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from logging import Logger
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from exec_events_schemas.record import Head, canonical, seal_canonical
+from exec_events_schemas.record import Head, canonical
 
 from .errors import SpoolError
-from .spool_file import Batch, SpoolFile
+from .seal import Acknowledge, Append, Begin, Call, Content, Forget, Item, Sealed, seal_items
+from .spool_file import SpoolFile
 
 # An execution is on disk as begun within 20 ms of its request: the window plus one commit.
 WINDOW_SECONDS = 0.010
@@ -30,26 +31,6 @@ MAX_BATCH = 2000
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 HELD_BYTES_LIMIT = 64 * 1024 * 1024
 _ITEM_OVERHEAD = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """One body the site chose to keep: kind is ``code`` or ``outputs``, body is its UTF-8."""
-
-    commitment: str
-    subject: str
-    kind: str
-    nonce: bytes
-    body: bytes
-
-
-class Sealed(NamedTuple):
-    """A committed record: its row id, chain, bytes and raw leaf hash."""
-
-    id: int
-    chain: str
-    record: bytes
-    hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,44 +56,6 @@ class CommitObserver(Protocol):
         """Take note."""
 
 
-@dataclass(slots=True)
-class _Begin:
-    execution_id: str
-    note: bytes
-    done: Future[None] | None
-    size: int
-
-
-@dataclass(slots=True)
-class _Append:
-    chain: str
-    event: bytes
-    closes: str | None
-    contents: tuple[Content, ...]
-    size: int
-
-
-@dataclass(slots=True)
-class _Forget:
-    execution_id: str
-
-
-@dataclass(slots=True)
-class _Acknowledge:
-    sink: str
-    position: int
-
-
-@dataclass(slots=True)
-class _Call:
-    function: Callable[[SpoolFile], Any]
-    done: Future[Any]
-    barrier: bool
-
-
-_Item = _Begin | _Append | _Forget | _Acknowledge | _Call
-
-
 class Spool:
     """One recorder's spool file and its writer thread; every method but `close` returns at once."""
 
@@ -134,9 +77,9 @@ class Spool:
         self._started_at = started_at
         self._max_bytes = max_bytes
         self._held_bytes_limit = held_bytes_limit
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._queue: SimpleQueue[Item | None] = SimpleQueue()
         self._urgent = threading.Event()
-        self._held: list[_Item] = []
+        self._held: list[Item] = []
         self._bytes_in = 0
         self._bytes_out = 0
         self._lost = 0
@@ -174,7 +117,7 @@ class Spool:
         if contents:
             size += sum(len(content.body) for content in contents)
         self._bytes_in += size
-        self._queue.put(_Append(chain, data, closes, contents, size))
+        self._queue.put(Append(chain, data, closes, contents, size))
 
     def begin(self, execution_id: str, note: bytes) -> None:
         """Note that an execution has begun; ``note`` is the JSON its closing event would be made of."""
@@ -182,25 +125,25 @@ class Spool:
             return
         size = _ITEM_OVERHEAD + len(note)
         self._bytes_in += size
-        self._queue.put(_Begin(execution_id, note, None, size))
+        self._queue.put(Begin(execution_id, note, None, size))
 
     def begin_durably(self, execution_id: str, note: bytes) -> Future[None]:
         """As `begin`, and the future resolves once it is on disk; it fails with SpoolError when it cannot be."""
         done: Future[None] = Future()
         size = _ITEM_OVERHEAD + len(note)
         self._bytes_in += size
-        self._queue.put(_Begin(execution_id, note, done, size))
+        self._queue.put(Begin(execution_id, note, done, size))
         self._urgent.set()
         return done
 
     def forget(self, execution_id: str) -> None:
         """Take back a `begin`: the execution never reached the kernel."""
-        self._queue.put(_Forget(execution_id))
+        self._queue.put(Forget(execution_id))
 
     def acknowledge(self, sink: str, position: int) -> None:
         """Note that ``sink`` has taken every record up to row id ``position``."""
         self._positions[sink] = position
-        self._queue.put(_Acknowledge(sink, position))
+        self._queue.put(Acknowledge(sink, position))
 
     def call(self, function: Callable[[SpoolFile], Any], *, barrier: bool = False) -> Future[Any]:
         """
@@ -210,7 +153,7 @@ class Spool:
         it fails then, as it does when the file cannot be written.
         """
         done: Future[Any] = Future()
-        self._queue.put(_Call(function, done, barrier))
+        self._queue.put(Call(function, done, barrier))
         self._urgent.set()
         return done
 
@@ -319,7 +262,7 @@ class Spool:
             if not self._is_open:
                 self._refuse_durable()
                 return
-            waiting: list[_Item] = []
+            waiting: list[Item] = []
             try:
                 if (cap := self._reached_cap()) is not None:
                     waiting = [item for item in self._held if not self._passes_cap(item)]
@@ -341,27 +284,27 @@ class Spool:
                 if not waiting:
                     self._recovered()
 
-    def _take(self) -> list[_Item]:
+    def _take(self) -> list[Item]:
         """The next items for one transaction: up to `MAX_BATCH`, or one call alone."""
         for index, item in enumerate(self._held[:MAX_BATCH]):
-            if isinstance(item, _Call):
+            if isinstance(item, Call):
                 return self._held[: max(index, 1)]
         return self._held[:MAX_BATCH]
 
-    def _commit(self, items: list[_Item]) -> None:
-        if isinstance(items[0], _Call):
+    def _commit(self, items: list[Item]) -> None:
+        if isinstance(items[0], Call):
             self._answer(items[0])
             return
-        batch, sealed = self._build(items)
+        batch, sealed = seal_items(items, self._heads, self._last_id, self._open_executions)
         self._file.write(batch)
         self._heads = {**self._heads, **batch.heads}
         if sealed:
             self._last_id = sealed[-1].id
         self._open_executions = (self._open_executions | batch.begun.keys()).difference(batch.closed)
         for item in items:
-            if type(item) is _Append:
+            if type(item) is Append:
                 self._bytes_out += item.size
-            elif type(item) is _Begin:
+            elif type(item) is Begin:
                 self._bytes_out += item.size
                 if item.done is not None:
                     item.done.set_result(None)
@@ -369,36 +312,7 @@ class Spool:
             for observer in self.observers:
                 observer(sealed)
 
-    def _build(self, items: list[_Item]) -> tuple[Batch, list[Sealed]]:
-        """Seal: from items to one transaction, without changing this spool's state."""
-        batch = Batch()
-        sealed: list[Sealed] = []
-        next_id = self._last_id + 1
-        for item in items:
-            if type(item) is _Append:
-                head = batch.heads.get(item.chain) or self._heads.get(item.chain)
-                record, new_head = seal_canonical(item.event, item.chain, head)
-                batch.heads[item.chain] = new_head
-                batch.records.append((next_id, record, new_head.hash))
-                sealed.append(Sealed(next_id, item.chain, record, new_head.hash))
-                next_id += 1
-                if item.contents:
-                    batch.contents += [(c.commitment, c.subject, c.kind, c.nonce, c.body) for c in item.contents]
-                if item.closes is not None:
-                    self._close(batch, item.closes)
-            elif isinstance(item, _Begin):
-                batch.begun[item.execution_id] = item.note
-            elif isinstance(item, _Forget):
-                self._close(batch, item.execution_id)
-            elif isinstance(item, _Acknowledge):
-                batch.deliveries[item.sink] = item.position
-        return batch, sealed
-
-    def _close(self, batch: Batch, execution_id: str) -> None:
-        if batch.begun.pop(execution_id, None) is None or execution_id in self._open_executions:
-            batch.closed.append(execution_id)
-
-    def _answer(self, call: _Call) -> None:
+    def _answer(self, call: Call) -> None:
         try:
             result = call.function(self._file)
         except (sqlite3.Error, OSError):
@@ -428,13 +342,13 @@ class Spool:
             )
         return None
 
-    def _passes_cap(self, item: _Item) -> bool:
+    def _passes_cap(self, item: Item) -> bool:
         """What still goes at the cap: the recorder's own few records, and what may make room."""
-        if isinstance(item, _Append):
+        if isinstance(item, Append):
             return item.chain == self.recorder_id
-        if isinstance(item, _Call):
+        if isinstance(item, Call):
             return not item.barrier
-        return isinstance(item, _Acknowledge | _Forget)
+        return isinstance(item, Acknowledge | Forget)
 
     def _failed(self, error: BaseException) -> None:
         self._failures += 1
@@ -452,12 +366,12 @@ class Spool:
     def _refuse_durable(self) -> None:
         """Fail what somebody waits for: in required mode what cannot be recorded does not run."""
         reason = SpoolError(self._problem or "the spool cannot be written")
-        kept: list[_Item] = []
+        kept: list[Item] = []
         for item in self._held:
-            if isinstance(item, _Begin) and item.done is not None:
+            if isinstance(item, Begin) and item.done is not None:
                 self._bytes_out += item.size
                 item.done.set_exception(reason)
-            elif isinstance(item, _Call):
+            elif isinstance(item, Call):
                 item.done.set_exception(reason)
             else:
                 kept.append(item)

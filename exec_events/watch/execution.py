@@ -9,6 +9,8 @@ import orjson
 
 from exec_events.outputs import Outputs
 
+from .counter import Mark
+
 # Beyond this many bytes of unparsed messages they are folded into outputs at once, on the event loop.
 FOLD_BYTES = 16 * 1024 * 1024
 
@@ -97,7 +99,7 @@ class Execution:
     last_message_at: float = 0.0
     idle_at: float = 0.0
     replied_at: float = 0.0
-    counter_at_busy: tuple[str, int, int] | None = None
+    mark_at_busy: Mark | None = None
     iopub_missed: int = 0
     connection_closed: bool = False
     raw: list[tuple[str, bytes, int]] = field(default_factory=list)

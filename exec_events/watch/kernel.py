@@ -16,6 +16,7 @@ import orjson
 
 from exec_events.outputs import Outputs
 
+from .counter import Mark, MessageCounter
 from .execution import Execution, Identity, ParentKey, Request, Status, display_id_of, parse_object
 
 OUTPUT_TYPES = frozenset({"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"})
@@ -88,14 +89,12 @@ class KernelWatch:
         self._msg_ids: OrderedDict[str, None] = OrderedDict()
         self._new: list[Execution] = []
         self._late: dict[str, Execution] = {}
-        self._counter_prefix = ""
-        self._accounted = 0
-        self._input_requests: deque[int] = deque(maxlen=1000)
+        self._counter = MessageCounter()
 
     @property
     def session(self) -> str:
         """The session of the kernel process that publishes now; "" before it has."""
-        return self._counter_prefix.rpartition("_")[0]
+        return self._counter.session
 
     # Requests and replies, seen as they pass through the server.
 
@@ -132,9 +131,7 @@ class KernelWatch:
 
     def asked_for_input(self, msg_id: str) -> None:
         """An input_request passes: one message of the kernel's, of this msg_id, that is not on iopub."""
-        prefix, _, number = msg_id.rpartition("_")
-        if prefix == self._counter_prefix and number.isdigit():
-            self._input_requests.append(int(number))
+        self._counter.input_request(msg_id)
 
     def connection_closed(self, executions: list[Execution]) -> None:
         """Nobody is left to see the replies of these."""
@@ -170,7 +167,7 @@ class KernelWatch:
         Raises ValueError, KeyError or AttributeError when it is none.
         """
         kind = header["msg_type"]
-        counter = self._count(header)
+        mark = self._counter.iopub(header)
         state = parse_object(content).get("execution_state") if kind == "status" else None
         if not isinstance(parent, ParentKey):
             self._others(kind, state, parent, content)
@@ -180,7 +177,7 @@ class KernelWatch:
             execution = self._bind(parent)
         execution.last_message_at = self._loop_time()
         if kind == "status":
-            self._status(execution, state, str(header.get("date", "")), counter)
+            self._status(execution, state, str(header.get("date", "")), mark)
         elif kind == "execute_input":
             self._execute_input(execution, parse_object(content))
         elif kind in OUTPUT_TYPES:
@@ -258,19 +255,18 @@ class KernelWatch:
         self._current[parent] = execution
         return execution
 
-    def _status(self, execution: Execution, state: Any, date: str, counter: int | None) -> None:
+    def _status(self, execution: Execution, state: Any, date: str, mark: Mark | None) -> None:
         if state == "busy" and execution.busy_date is None:
             execution.busy_date = date
-            if counter is not None:
-                execution.counter_at_busy = (self._counter_prefix, counter, self._accounted)
-            self._end_overtaken(execution, counter)
+            execution.mark_at_busy = mark
+            self._end_overtaken(execution, mark)
         elif state == "idle" and not execution.over:
             if execution.idle_date is None:
-                self._accounted += 1  # its reply
+                self._counter.reply()
             # Code may say idle for itself; what comes before its batch is done still belongs to it.
             execution.idle_date = date
             execution.idle_at = self._loop_time()
-            execution.iopub_missed = self._missed(execution, counter)
+            execution.iopub_missed = self._missed(execution, mark)
 
     def _execute_input(self, execution: Execution, content: dict[str, Any]) -> None:
         if isinstance(code := content.get("code"), str):
@@ -317,7 +313,7 @@ class KernelWatch:
     def _others(self, kind: str, state: Any, parent_kind: str | None, content: bytes) -> None:
         """Messages that belong to no execution: only what they say about counters, interrupts and displays."""
         if kind == "status" and state == "idle" and parent_kind is not None and parent_kind not in WITHOUT_REPLY:
-            self._accounted += 1
+            self._counter.reply()
         if parent_kind == "interrupt_request" and state == "busy":
             self.interrupt()
         if kind in DISPLAY_TYPES and DISPLAY_ID in content:
@@ -364,35 +360,12 @@ class KernelWatch:
             if old.parent is not None and self._current.get(old.parent) is old:
                 del self._current[old.parent]
 
-    def _count(self, header: dict[str, Any]) -> int | None:
-        """
-        Follow the counter at the end of jupyter_client's msg_ids (``<session>_<pid>_<n>``).
-
-        Every message a kernel sends, on any channel, takes the next number: numbers that neither
-        iopub nor the replies account for were lost on the way here.
-        """
-        prefix, _, number = str(header.get("msg_id", "")).rpartition("_")
-        if not prefix or not number.isdigit():
-            return None
-        if prefix != self._counter_prefix:
-            if header.get("msg_type") != "status":
-                return None  # another process of the kernel's, a fork, prints
-            self._counter_prefix = prefix
-        self._accounted += 1
-        return int(number)
-
-    def _missed(self, execution: Execution, counter: int | None) -> int:
-        """How many of the kernel's messages between an execution's busy and ``counter`` nobody saw."""
-        if counter is None or execution.counter_at_busy is None:
-            return 0
-        prefix, first, accounted = execution.counter_at_busy
-        if prefix != self._counter_prefix:
-            return 0
-        asked = sum(first < number < counter for number in self._input_requests)
-        missed = (counter - first) - (self._accounted - accounted) - asked
+    def _missed(self, execution: Execution, mark: Mark | None) -> int:
+        """How many of the kernel's messages between an execution's busy and ``mark`` nobody saw."""
+        missed = self._counter.missed(execution.mark_at_busy, mark)
         return missed if missed > (UNSEEN_STDIN if execution.request.client == "direct" else 0) else 0
 
-    def _end_overtaken(self, newer: Execution, counter: int | None) -> None:
+    def _end_overtaken(self, newer: Execution, mark: Mark | None) -> None:
         """
         End direct executions whose idle was lost: the main shell runs one thing at a time.
 
@@ -405,7 +378,7 @@ class KernelWatch:
             request = older.request
             if older is newer or request.client != "direct" or request.subshell or not older.bound or older.idle_date:
                 continue
-            missed = self._missed(older, counter)
+            missed = self._missed(older, mark)
             if missed or newer.request.channel == "shell":
                 older.iopub_missed = missed
                 self._finish(older)

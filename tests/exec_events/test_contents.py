@@ -23,7 +23,8 @@ from conftest import recorded
 from exec_events.cli import main
 from exec_events.cli.erase import erase_subject
 from exec_events.hashing import Hasher, commit
-from exec_events.spool import Content, Spool
+from exec_events.seal import Content
+from exec_events.spool import Spool
 from exec_events.testing import NotebookClient, RunningServer, records
 
 LOG = logging.getLogger("test")

@@ -17,7 +17,7 @@ from conftest import PLAIN, kind, recorded
 from documented import blocks, install
 from exec_events.errors import ConfigurationError
 from exec_events.listeners import ListenerThread, load_listener
-from exec_events.spool import Sealed
+from exec_events.seal import Sealed
 from exec_events.testing import NotebookClient, RunningServer, records
 from exec_events_schemas.record import leaf_hash
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from exec_events.errors import SpoolError
-from exec_events.spool import Content, Sealed, Spool
+from exec_events.seal import Content, Sealed
+from exec_events.spool import Spool
 from exec_events.spool_file import SpoolFile, file_system_of
 from exec_events_schemas.record import leaf_hash, seal_of
 
