@@ -19,7 +19,8 @@ import orjson
 from exec_events_schemas.record import Head, hash_text
 from exec_events_schemas.spool_layout import FILE_SUFFIX
 
-from .describe import closed_by_crash, rfc3339
+from .clock import rfc3339
+from .describe import closed_by_crash
 from .errors import SpoolError
 from .retain import cuts_of
 from .spool_file import SpoolFile

@@ -19,8 +19,9 @@ from traitlets import Bool, Enum, Float, Int, List, Unicode
 from exec_events_schemas.record import canonical
 
 from . import __version__, paths
+from .clock import now_us, rfc3339
 from .deliver import Deliverer
-from .describe import Describer, LastRuns, rfc3339
+from .describe import Describer, LastRuns
 from .emit import Emitter
 from .errors import ConfigurationError
 from .handlers import default_handlers
@@ -29,7 +30,7 @@ from .keep import Keeper, Retention
 from .listeners import ListenerThread, registered_listeners
 from .metrics import RecorderCollector, State
 from .privacy import Pseudonyms, load_key, read_key
-from .recorder import Recorder, Settings, now_us
+from .recorder import Recorder, Settings
 from .sinks import name_of
 from .spool import Spool
 

@@ -21,12 +21,12 @@ from jsonschema import ValidationError
 from exec_events_schemas.record import Head
 
 from .adopt import Left, closing_events, find_left, previous_of
+from .clock import now_us, rfc3339
 from .deliver import Deliverer
-from .describe import rfc3339
 from .emit import PREFIX, Emitter
 from .errors import SpoolError
 from .privacy import chain_of
-from .recorder import HEADS_LIMIT, Recorder, now_us
+from .recorder import HEADS_LIMIT, Recorder
 from .retain import Cut, make_cut, plan_cut
 from .spool import Spool
 from .spool_file import SpoolFile

@@ -24,7 +24,8 @@ from jsonschema import ValidationError
 
 from exec_events_schemas.record import hash_text
 
-from .describe import Describer, rfc3339
+from .clock import now_us, rfc3339
+from .describe import Describer
 from .emit import PREFIX, Emitter
 from .errors import NotRecorded, SpoolError
 from .hashing import commit, outputs_bytes
@@ -53,11 +54,6 @@ class Settings:
     subjects: str = "auto"
     account: str = "unknown"
     anonymous: bool = True
-
-
-def now_us() -> int:
-    """The server's clock: microseconds since the epoch."""
-    return time.time_ns() // 1000
 
 
 class Recorder:

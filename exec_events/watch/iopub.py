@@ -90,7 +90,7 @@ class IopubTap:
         self._topic = b"exec-events-" + os.urandom(12).hex().encode()
         self._stream: DrainedStream | None = None
         self._stale_session = ""
-        self._session: Session = Session(key=b"")
+        self._session: Session | None = None
         self._last: list[bytes] | None = None
         self._last_status: list[bytes] | None = None
 
@@ -173,7 +173,11 @@ class IopubTap:
     def _check(self, parts: list[bytes], at: int) -> None:
         """Check the signature of a message that the server's own callback does not see."""
         session = self._session
-        if session.auth is not None and not compare_digest(session.sign(parts[at + 2 : at + 6]), parts[at + 1]):
+        if (
+            session is not None
+            and session.auth is not None
+            and not compare_digest(session.sign(parts[at + 2 : at + 6]), parts[at + 1])
+        ):
             raise ValueError("bad signature")
 
     def _hand_over(self, stream: DrainedStream) -> None:

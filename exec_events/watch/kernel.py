@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from exec_events.clock import microseconds
 from exec_events.outputs import Outputs
 
 from .counter import Mark, MessageCounter
@@ -337,6 +338,8 @@ class KernelWatch:
         self._forget(execution)
         self._observer.finished(self, execution, status or execution.status())
         self._remember(execution)
+        if execution.reply_seen and execution.request.client != "direct":
+            self._end_overtaken(execution, None)
 
     def _forget(self, execution: Execution) -> None:
         self.pending.pop(execution.execution_id, None)
@@ -369,7 +372,8 @@ class KernelWatch:
         """
         End direct executions whose idle was lost: the main shell runs one thing at a time.
 
-        A direct request may have come on the control channel, beside which another runs; it counts as
+        What the kernel began before ``newer`` was requested of the main shell is over once that runs. A
+        direct request may have come on the control channel, beside which another runs; it counts as
         proof only where messages are known to be missing.
         """
         if newer.request.subshell or newer.request.channel == "control":
@@ -379,6 +383,8 @@ class KernelWatch:
             if older is newer or request.client != "direct" or request.subshell or not older.bound or older.idle_date:
                 continue
             missed = self._missed(older, mark)
-            if missed or newer.request.channel == "shell":
+            began = microseconds(older.busy_date)
+            waited = newer.request.channel == "shell" and began is not None and began < newer.request.received_us
+            if missed or waited:
                 older.iopub_missed = missed
                 self._finish(older)

@@ -24,7 +24,7 @@ from .relay import RelayedTap
 Action = Literal["started", "restarted", "died", "shut_down", "interrupted"]
 Cause = Literal["request", "autorestart", "server", "kernel"]
 
-PENDING_TICK_SECONDS = 0.020
+PENDING_TICK_SECONDS = 0.030
 IDLE_TICK_SECONDS = 0.100
 
 
@@ -121,7 +121,7 @@ class KernelTaps:
     async def until_live(self, kernel_id: str, timeout: float) -> None:
         """Wait until the kernel's iopub is heard, at most ``timeout`` seconds."""
         event = self._live.get(kernel_id)
-        if event is None:
+        if event is None or event.is_set():
             return
         self.hurry()
         try:
