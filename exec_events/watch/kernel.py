@@ -251,6 +251,8 @@ class KernelWatch:
             request = Request(parent.msg_id, "direct", "unknown", self._clock(), subshell=parent.subshell)
             execution = self._new_execution(request)
             self._new.append(execution)
+        for ended in [e for e in self.pending.values() if _has_ended(e)]:
+            self._finish(ended)  # what this one does to their displays is late for them, however fast it comes
         execution.bound = True
         execution.parent = parent
         self._current[parent] = execution
@@ -321,9 +323,9 @@ class KernelWatch:
             self._update_displays(content, None)
 
     def _has_waited(self, execution: Execution, now: float) -> bool:
+        if _has_ended(execution):
+            return True
         if execution.idle_date is not None:
-            if execution.reply_seen or execution.request.client == "direct" or execution.connection_closed:
-                return True
             # A kernel replies before it says idle; one that says idle first may only pretend to be done.
             grace = IDLE_GRACE_SECONDS if execution.request.client == "websocket" else REPLY_GRACE_SECONDS
             return now - max(execution.idle_at, execution.last_message_at) > grace
@@ -388,3 +390,9 @@ class KernelWatch:
             if missed or waited:
                 older.iopub_missed = missed
                 self._finish(older)
+
+
+def _has_ended(execution: Execution) -> bool:
+    """The kernel said idle, and the reply was seen or nobody will see one."""
+    waits_for_reply = execution.request.client != "direct" and not execution.connection_closed
+    return execution.idle_date is not None and (execution.reply_seen or not waits_for_reply)
