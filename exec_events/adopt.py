@@ -80,11 +80,13 @@ def _open_patiently(file: SpoolFile) -> None:
 
 def _look(file: SpoolFile) -> Left:
     meta = file.meta()
-    begun = {execution_id: orjson.loads(note) for execution_id, note in file.begun().items()}
+    closed = "closed_at" in meta
+    notes = {} if closed else {**file.begun_last(), **file.begun()}
+    begun = {execution_id: orjson.loads(note) for execution_id, note in notes.items()}
     return Left(
         recorder_id=file.recorder_id,
         started_at=meta.get("started_at", ""),
-        closed="closed_at" in meta,
+        closed=closed,
         linked="linked_by" in meta,
         heads=file.heads(),
         begun=begun,

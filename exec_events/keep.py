@@ -131,7 +131,7 @@ class Keeper:
             spool.append(event, chain, closes=execution_id)
         await self._written(spool)
         closed_at = rfc3339(now_us())
-        await asyncio.wrap_future(spool.call(lambda file: file.set_meta("closed_at", closed_at)))
+        await asyncio.wrap_future(spool.call(lambda file: _mark_closed(file, closed_at)))
         self._log.warning(
             "exec-events: recorder %s died; closed %d of its executions", left.recorder_id, len(left.begun)
         )
@@ -231,6 +231,11 @@ class Keeper:
         self._recorder.say("pruned", cuts=cuts[-HEADS_LIMIT:])
         # Not a flush, which fails at the cap, where a cut is what makes room.
         await asyncio.wait_for(asyncio.wrap_future(self._spool.call(lambda _: None)), ADOPT_TIMEOUT_SECONDS)
+
+
+def _mark_closed(file: SpoolFile, closed_at: str) -> None:
+    file.set_meta("closed_at", closed_at)
+    file.begun_path.unlink(missing_ok=True)
 
 
 def _cut(file: SpoolFile, cut: Cut) -> bool:

@@ -6,6 +6,7 @@ Everything here is called on the spool's writer thread.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,3 +80,5 @@ def make_cut(file: SpoolFile, cut: Cut) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    if file.begun_path.exists():
+        os.truncate(file.begun_path, 0)  # it may name executions whose records are gone now

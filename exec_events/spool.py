@@ -8,11 +8,13 @@ disk, locked or damaged file) is held in memory up to a bound and tried again; t
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from logging import Logger
 from pathlib import Path
@@ -29,6 +31,7 @@ from .spool_file import SpoolFile
 WINDOW_SECONDS = 0.010
 MAX_BATCH = 2000
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+BEGUN_FILE_BYTES = 1024 * 1024
 HELD_BYTES_LIMIT = 64 * 1024 * 1024
 _ITEM_OVERHEAD = 200
 
@@ -92,6 +95,7 @@ class Spool:
         self._warned_size = 0.0
         self._failures = 0
         self._is_open = False
+        self._begun_file: int | None = None
         self._thread = threading.Thread(target=self._run, name="exec-events-spool", daemon=True)
 
     def start(self) -> None:
@@ -120,7 +124,15 @@ class Spool:
         self._queue.put(Append(chain, data, closes, contents, size))
 
     def begin(self, execution_id: str, note: bytes) -> None:
-        """Note that an execution has begun; ``note`` is the JSON its closing event would be made of."""
+        """
+        Note that an execution has begun; ``note`` is the JSON its closing event would be made of.
+
+        It is handed to the operating system at once, which takes microseconds, so that a kill of this
+        process loses nothing; the writer makes it durable.
+        """
+        if self._begun_file is not None:
+            with suppress(OSError):  # a full disk: the writer says so
+                os.write(self._begun_file, b"%b %b\n" % (execution_id.encode(), note))
         if self._bytes_in - self._bytes_out > self._held_bytes_limit:
             return
         size = _ITEM_OVERHEAD + len(note)
@@ -209,6 +221,7 @@ class Spool:
             stopping = self._gather()
             self._open_if_needed()
             self._write_held()
+        self._forget_begun_file()
         if self._is_open:
             self._file.close()
 
@@ -245,6 +258,9 @@ class Spool:
             self._open_executions |= set(self._file.begun())
             stored = self._file.connection.execute("SELECT sink, position FROM deliveries")
             self._positions = {**dict(stored), **self._positions}
+            if self._started_at is not None:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                self._begun_file = os.open(self._file.begun_path, flags, 0o600)
         except (sqlite3.Error, OSError, SpoolError) as error:
             self._failed(error)
         else:
@@ -284,6 +300,20 @@ class Spool:
                 if not waiting:
                     self._recovered()
 
+    def _trim_begun_file(self) -> None:
+        """Once nothing waits, all that was begun is in the database, and the lines beside it are of no more use."""
+        file = self._begun_file
+        if file is not None and self._queue.empty() and os.fstat(file).st_size > BEGUN_FILE_BYTES:
+            os.ftruncate(file, 0)
+
+    def _forget_begun_file(self) -> None:
+        """At an orderly end every execution is over; what is not, because nothing could be written, stays noted."""
+        if self._begun_file is not None:
+            os.close(self._begun_file)
+            self._begun_file = None
+            if not self._held:
+                self._file.begun_path.unlink(missing_ok=True)
+
     def _take(self) -> list[Item]:
         """The next items for one transaction: up to `MAX_BATCH`, or one call alone."""
         for index, item in enumerate(self._held[:MAX_BATCH]):
@@ -301,6 +331,7 @@ class Spool:
         if sealed:
             self._last_id = sealed[-1].id
         self._open_executions = (self._open_executions | batch.begun.keys()).difference(batch.closed)
+        self._trim_begun_file()
         for item in items:
             if type(item) is Append:
                 self._bytes_out += item.size

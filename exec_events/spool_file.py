@@ -8,6 +8,7 @@ server's event loop.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from exec_events_schemas.record import Head
-from exec_events_schemas.spool_layout import DDL, FILE_SUFFIX, LAYOUT_VERSION, LOCK_SUFFIX
+from exec_events_schemas.spool_layout import BEGUN_SUFFIX, DDL, FILE_SUFFIX, LAYOUT_VERSION, LOCK_SUFFIX
 
 from .errors import SpoolError
 
@@ -49,6 +50,7 @@ BUSY_TIMEOUT_SECONDS = 2.0
 PAGE_BYTES = 8192
 # 32 MiB of journal before it is brought into the file: half as many waits for the disk under load.
 CHECKPOINT_PAGES = 4000
+_EXECUTION_ID = re.compile(rb'"execution_id":"([0-9a-f-]{36})"')
 
 
 @dataclass(slots=True)
@@ -92,6 +94,7 @@ class SpoolFile:
         self.folder = folder
         self.recorder_id = recorder_id
         self.path = folder / f"{recorder_id}{FILE_SUFFIX}"
+        self.begun_path = folder / f"{recorder_id}{BEGUN_SUFFIX}"
         self.journal_mode = "wal"
         self._lock = FileLock(str(folder / f"{recorder_id}{LOCK_SUFFIX}"), thread_local=False)
         self._connection: sqlite3.Connection | None = None
@@ -155,6 +158,7 @@ class SpoolFile:
             self._connection = None
         for suffix in ("", "-wal", "-shm", "-journal"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        self.begun_path.unlink(missing_ok=True)
 
     def set_aside(self) -> Path:
         """Rename a damaged file (and its journal) so that a new one can take its place; returns its new path."""
@@ -212,6 +216,18 @@ class SpoolFile:
     def begun(self) -> dict[str, bytes]:
         """The notes of the executions that are not over, by execution_id."""
         return {key: bytes(note) for key, note in self.connection.execute("SELECT execution_id, note FROM begun")}
+
+    def begun_last(self) -> dict[str, bytes]:
+        """The notes of executions that had been requested, but not yet written here, when the recorder was killed."""
+        try:
+            lines = self.begun_path.read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return {}
+        noted = {key.decode(): note for key, _, note in (line.partition(b" ") for line in lines)}
+        for (record,) in self.connection.execute("SELECT record FROM records"):
+            if (over := _EXECUTION_ID.search(record)) is not None:
+                noted.pop(over[1].decode(), None)
+        return noted
 
     def meta(self) -> Mapping[str, str]:
         """What the file says of itself."""

@@ -11,6 +11,9 @@ LAYOUT_VERSION = "1"
 
 FILE_SUFFIX = ".db"
 LOCK_SUFFIX = ".lock"
+# Beside the file of a running recorder: a line "<execution_id> <note>" for each request, written at once
+# and not synced. What a killed server requested in its last milliseconds is here and not yet in the file.
+BEGUN_SUFFIX = ".begun"
 
 # records: one sealed record a row; id is the order of sealing over all chains of the file. hash is
 #   its leaf hash, kept so that a damaged row is named by itself; verification recomputes it.

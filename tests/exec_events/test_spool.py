@@ -299,3 +299,25 @@ def until(condition: object, timeout: float = 15.0) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def test_a_begun_execution_survives_before_the_first_commit(tmp_path: Path) -> None:
+    """What a kill finds requested but not yet committed is taken from the lines beside the file, once."""
+    recorder_id = str(uuid.uuid4())
+    execution_ids = [str(uuid.uuid4()) for _ in range(3)]
+    with running(tmp_path, recorder_id) as spool:
+        spool.flush().result(10)
+        for execution_id in execution_ids:
+            spool.begin(execution_id, b'{"a":1}')
+        lines = (tmp_path / f"{recorder_id}.begun").read_bytes()
+        assert lines.count(b"\n") == 3, "the lines are there before any commit"
+        spool.append({"execution_id": execution_ids[0]}, "a", closes=execution_ids[0])
+        spool.flush().result(10)
+    assert not (tmp_path / f"{recorder_id}.begun").exists(), "an orderly end leaves none"
+    (tmp_path / f"{recorder_id}.begun").write_bytes(lines + b"torn")
+    file = SpoolFile(tmp_path, recorder_id)
+    file.open()
+    try:
+        assert set(file.begun_last()) == set(execution_ids[1:]), "what is over in the record is not open"
+    finally:
+        file.close()
