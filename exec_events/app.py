@@ -32,7 +32,7 @@ from .metrics import RecorderCollector, State
 from .privacy import Pseudonyms, load_key, read_key
 from .recorder import Recorder, Settings
 from .sinks import name_of
-from .spool import Spool
+from .spool import REQUIRED_WINDOW_SECONDS, WINDOW_SECONDS, Spool
 
 
 class ExecEvents(ExtensionApp):
@@ -140,7 +140,14 @@ class ExecEvents(ExtensionApp):
         assert server is not None, "jupyter_server links an extension before it initialises it"
         folder = Path(self.spool) if self.spool else paths.spool_folder()
         recorder_id = str(uuid.uuid4())
-        self._spool = Spool(folder, recorder_id, self.log, started_at=rfc3339(now_us()), max_bytes=self.spool_max_bytes)
+        self._spool = Spool(
+            folder,
+            recorder_id,
+            self.log,
+            started_at=rfc3339(now_us()),
+            max_bytes=self.spool_max_bytes,
+            window_seconds=REQUIRED_WINDOW_SECONDS if self.required else WINDOW_SECONDS,
+        )
         self._keys = (self._pseudonym_key(), self._hash_key())
         pseudonyms, hasher = Pseudonyms(self._keys[0]), Hasher(self._keys[1])
         describer = Describer(recorder_id, self.trust, pseudonyms, hasher, LastRuns())

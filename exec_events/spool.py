@@ -29,6 +29,8 @@ from .spool_file import SpoolFile
 
 # An execution is on disk as begun within 20 ms of its request: the window plus one commit.
 WINDOW_SECONDS = 0.010
+# In required mode every request is committed at once; what ended rides along, and costs no commit of its own.
+REQUIRED_WINDOW_SECONDS = 0.080
 MAX_BATCH = 2000
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 BEGUN_FILE_BYTES = 1024 * 1024
@@ -70,6 +72,7 @@ class Spool:
         *,
         started_at: str | None = None,
         max_bytes: int = 0,
+        window_seconds: float = WINDOW_SECONDS,
         held_bytes_limit: int = HELD_BYTES_LIMIT,
     ) -> None:
         self.recorder_id = recorder_id
@@ -79,6 +82,7 @@ class Spool:
         self._log = log
         self._started_at = started_at
         self._max_bytes = max_bytes
+        self._window_seconds = window_seconds
         self._held_bytes_limit = held_bytes_limit
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
         self._urgent = threading.Event()
@@ -233,7 +237,7 @@ class Spool:
             return False
         if first is None:
             return True
-        self._urgent.wait(WINDOW_SECONDS)
+        self._urgent.wait(self._window_seconds)
         self._urgent.clear()
         self._held.append(first)
         while True:
