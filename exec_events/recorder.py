@@ -331,11 +331,15 @@ class Recorder:
         return self._spool.begin_durably(execution.execution_id, orjson.dumps(execution.base))
 
     def _refused(self, watch: KernelWatch | None, execution: Execution | None, error: BaseException) -> NotRecorded:
+        self.withdraw(watch, execution)
+        reason = str(error) or "the spool did not answer in time"
+        return NotRecorded(f"this server runs only what it can record, and cannot now: {reason}")
+
+    def withdraw(self, watch: KernelWatch | None, execution: Execution | None) -> None:
+        """Take back a request that was noted and will not reach its kernel."""
         if watch is not None and execution is not None:
             watch.withdrawn(execution)
             self._spool.forget(execution.execution_id)
-        reason = str(error) or "the spool did not answer in time"
-        return NotRecorded(f"this server runs only what it can record, and cannot now: {reason}")
 
     def trouble(self, where: str) -> None:
         """Report an exception of the recorder's own, which must not reach anybody's kernel."""

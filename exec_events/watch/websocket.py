@@ -62,6 +62,9 @@ class Gate(Protocol):
     def require_now(self, watch: KernelWatch, execution: Execution | None) -> None:
         """As `require`, for a caller that cannot wait; blocks for one commit."""
 
+    def withdraw(self, watch: KernelWatch | None, execution: Execution | None) -> None:
+        """Take back a request that was noted and will not reach its kernel."""
+
     def trouble(self, where: str) -> None:
         """Report an exception of the recorder's own, which must not reach the kernel's user."""
 
@@ -251,6 +254,8 @@ def tapped(base: type, gate: Gate) -> type:
 
         async def _exec_events_pass(self, message: Any, found: Any) -> None:
             await gate.until_live(self.kernel_id)
+            if self._exec_events_closed:
+                return  # never noted, and never sent
             watch = gate.watch(self.kernel_id)
             execution = self._exec_events_requested(found)
             try:
@@ -258,9 +263,8 @@ def tapped(base: type, gate: Gate) -> type:
             except NotRecorded as error:
                 self._exec_events_refuse(found[1], str(error))
                 return
-            if self._exec_events_closed:
-                if watch is not None and execution is not None:
-                    watch.withdrawn(execution)
+            if self._exec_events_closed:  # while it was made durable
+                gate.withdraw(watch, execution)
                 return
             super().handle_incoming_message(message)
 
