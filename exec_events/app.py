@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp
-from traitlets import Bool, Enum, Float, Int, List, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, List, Unicode
 
 from exec_events_schemas.record import canonical
 
@@ -71,6 +71,13 @@ class ExecEvents(ExtensionApp):
     deliver_to = List(
         Unicode(),
         help='Where records are delivered to, as URLs of sinks, for example ["file:///var/log/exec-events.jsonl"].',
+    ).tag(config=True)
+
+    sink_settings = Dict(
+        help="""Settings of sinks, by the scheme of their URL or by the whole name of one, for example
+        {"kafka": {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "sasl_plain_username": "jupyter",
+        "sasl_plain_password_file": "/etc/exec-events/kafka-password"}}. For Kafka they are kafka-python's own, and
+        "<name>_file" reads one from a file, so that no password stands here.""",
     ).tag(config=True)
 
     listeners = List(
@@ -195,7 +202,8 @@ class ExecEvents(ExtensionApp):
         if any(deliverer.name == name for deliverer in self._deliverers):
             self._problem(f"two sinks have the name {name}, by which the spool knows them; the second is left out")
             return
-        deliverer = Deliverer(url, self.log)
+        settings = self.sink_settings.get(name, self.sink_settings.get(url.partition(":")[0].lower(), {}))
+        deliverer = Deliverer(url, self.log, settings=settings)
         deliverer.add(self._spool)
         self._deliverers.append(deliverer)
 
@@ -334,9 +342,10 @@ class ExecEvents(ExtensionApp):
         """SHA-256 of what the admin chose: every setting, and of keys their names."""
         from hashlib import sha256
 
-        secrets = ("pseudonym_key_file", "hash_key_file")
+        secrets = ("pseudonym_key_file", "hash_key_file", "sink_settings")
         chosen = {name: self._digestible(name) for name in self.class_own_traits(config=True) if name not in secrets}
         chosen["deliver_to"] = [name_of(url) for url in self.deliver_to]
+        chosen["sink_settings"] = {name: sorted(settings) for name, settings in self.sink_settings.items()}
         chosen["listeners"] = [listener.name for listener in self._listeners]
         chosen["keys"] = [key_id(key) if key else "" for key in self._keys]
         return f"sha256:{sha256(canonical(chosen)).hexdigest()}"

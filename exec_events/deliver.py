@@ -6,60 +6,78 @@ What a sink has not acknowledged stays in the spool and comes again; nothing her
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from logging import Logger
+from typing import Any
 from urllib.parse import unquote
 
 from .seal import Sealed
-from .sinks import Delivery, Sink, name_of, open_sink
+from .sinks import Sink, name_of, open_sink
 from .spool import Spool
+from .undelivered import Backlog
 
-BATCH_RECORDS = 1000
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryState:
-    """What a person wants to know of one sink; ``problem`` is None when the last batch went through."""
+    """
+    What a person wants to know of one sink.
+
+    ``lag`` counts records that it has not taken, ``lag_bytes`` their bytes, ``oldest_seconds`` is the age of
+    the oldest. ``retries`` counts batches that had to be offered again, ``errors`` those and whatever the sink
+    refused for good. ``problem`` is None when the last batch went through.
+    """
 
     sink: str
     delivered: int
     lag: int
+    lag_bytes: int
+    oldest_seconds: float
     retries: int
+    errors: int
     problem: str | None
 
 
 class Deliverer:
     """Delivers one or more spools, in turn, to the sink of ``url``."""
 
-    def __init__(self, url: str, log: Logger, *, open_sink: Callable[[str, Logger], Sink] = open_sink) -> None:
+    def __init__(
+        self,
+        url: str,
+        log: Logger,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        open_sink: Callable[..., Sink] = open_sink,
+    ) -> None:
         self.name = name_of(url)
         self._url = url
         self._log = log
+        self._settings = dict(settings or {})
         self._open_sink = open_sink
-        self._spools: list[Spool] = []
+        self._backlogs: list[Backlog] = []
         self._sink: Sink | None = None
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._stop_at = 0.0
         self._delivered = 0
+        self._failures = 0
         self._retries = 0
         self._problem: str | None = None
         self._thread = threading.Thread(target=self._run, name=f"exec-events-{self.name}", daemon=True)
 
     def add(self, spool: Spool) -> None:
         """Deliver this spool too, from where the sink left off."""
+        self._backlogs = [*self._backlogs, Backlog(spool, self.name)]
         spool.observers.append(self._committed)
-        self._spools = [*self._spools, spool]
         self._wake.set()
 
     def remove(self, spool: Spool) -> None:
         """Deliver this spool no more."""
-        self._spools = [other for other in self._spools if other is not spool]
+        self._backlogs = [other for other in self._backlogs if other.spool is not spool]
 
     def start(self) -> None:
         """Start delivering."""
@@ -71,16 +89,30 @@ class Deliverer:
 
     def state(self) -> DeliveryState:
         """What it is doing now."""
-        lag = sum(max(0, spool.last_id - spool.position(self.name)) for spool in self._spools)
-        return DeliveryState(self.name, self._delivered, lag, self._retries, self._problem)
+        backlogs = self._backlogs
+        return DeliveryState(
+            sink=self.name,
+            delivered=self._delivered,
+            lag=sum(backlog.records for backlog in backlogs),
+            lag_bytes=sum(backlog.bytes for backlog in backlogs),
+            oldest_seconds=round(max((backlog.oldest_seconds for backlog in backlogs), default=0.0), 3),
+            retries=self._retries,
+            errors=self._failures + int(getattr(self._sink, "refused", 0)),
+            problem=self._problem,
+        )
 
     def stop(self, timeout: float) -> bool:
         """Deliver what is left, at most ``timeout`` seconds long; False when something stays for the next start."""
         self._stop_at = time.monotonic() + timeout
         self._stopping.set()
         self._wake.set()
-        self._thread.join(timeout + 1)
-        return not self._thread.is_alive() and all(self.is_drained(spool) for spool in self._spools)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            interrupt = getattr(self._sink, "interrupt", None)
+            if interrupt is not None:
+                interrupt()
+            self._thread.join(1)
+        return not self._thread.is_alive() and not any(backlog.records for backlog in self._backlogs)
 
     def _committed(self, sealed: list[Sealed]) -> None:
         self._wake.set()
@@ -100,7 +132,7 @@ class Deliverer:
             if failures and went:
                 self._log.warning("exec-events: %s takes records again.", self.name)
             if went:
-                failures, self._problem = 0, None
+                failures = 0
             elif self._stopping.is_set():
                 break
             else:
@@ -116,19 +148,21 @@ class Deliverer:
     def _deliver_some(self) -> bool:
         """One batch of each spool that has something; True when any had."""
         if self._sink is None:
-            self._sink = self._open_sink(self._url, self._log)
+            self._sink = self._open_sink(self._url, self._log, **self._settings)
         went = False
-        for spool in self._spools:
-            batch = _read(spool, spool.position(self.name))
+        for backlog in self._backlogs:
+            batch = backlog.next_batch(getattr(self._sink, "takes_contents", False))
             if batch:
+                self._retries += self._problem is not None
                 self._sink.deliver(batch)
-                spool.acknowledge(self.name, batch[-1].id)
+                backlog.took(batch)
                 self._delivered += len(batch)
+                self._problem = None
                 went = True
         return went
 
     def _failed(self, error: Exception, failures: int) -> None:
-        self._retries += 1
+        self._failures += 1
         problem = f"{type(error).__name__}: {without_secrets(str(error), self._url)}"
         if problem != self._problem or failures % 100 == 0:
             self._log.error(
@@ -155,16 +189,3 @@ def without_secrets(text: str, url: str) -> str:
     for secret in {userinfo, password, unquote(password)} - {""}:
         text = text.replace(secret, "***")
     return text
-
-
-def _read(spool: Spool, position: int) -> list[Delivery]:
-    if position >= spool.last_id:
-        return []
-    connection = sqlite3.connect(f"file:{spool.path}?mode=ro", uri=True, timeout=5)
-    try:
-        rows = connection.execute(
-            "SELECT id, record, hash FROM records WHERE id > ? ORDER BY id LIMIT ?", (position, BATCH_RECORDS)
-        ).fetchall()
-    finally:
-        connection.close()
-    return [Delivery(*row) for row in rows]

@@ -21,7 +21,10 @@ HEALTHY = "exec_events_healthy"
 FAULTS = "exec_events_faults"
 DELIVERED = "exec_events_delivered"
 DELIVERY_LAG = "exec_events_delivery_lag"
+DELIVERY_LAG_BYTES = "exec_events_delivery_lag_bytes"
+DELIVERY_OLDEST = "exec_events_delivery_oldest_seconds"
 DELIVERY_RETRIES = "exec_events_delivery_retries"
+DELIVERY_ERRORS = "exec_events_delivery_errors"
 LISTENER_FAILURES = "exec_events_listener_failures"
 
 State = tuple[SpoolState, list[DeliveryState], list[ListenerState], int, bool]
@@ -59,18 +62,32 @@ class RecorderCollector(Collector):
         yield GaugeMetricFamily(SPOOL_BYTES, "Size of the spool file and its journal.", value=spool.size_bytes)
         yield GaugeMetricFamily(HEALTHY, "1 when nothing is wrong with the recorder.", value=int(healthy))
         yield CounterMetricFamily(FAULTS, "Exceptions of the recorder's own.", value=faults)
-        delivered = CounterMetricFamily(DELIVERED, "Records a sink has taken.", labels=["sink"])
-        retries = CounterMetricFamily(DELIVERY_RETRIES, "Batches a sink did not take.", labels=["sink"])
-        for state in deliveries:
-            delivered.add_metric([state.sink], state.delivered)
-            retries.add_metric([state.sink], state.retries)
-        yield delivered
-        yield retries
-        lag = GaugeMetricFamily(DELIVERY_LAG, "Records a sink has not taken yet.", labels=["sink"])
-        for state in deliveries:
-            lag.add_metric([state.sink], state.lag)
-        yield lag
+        yield from _deliveries(deliveries)
         failures = CounterMetricFamily(LISTENER_FAILURES, "Calls of a listener that failed.", labels=["listener"])
         for listener in listeners:
             failures.add_metric([listener.name], listener.failed + listener.timed_out + listener.dropped)
         yield failures
+
+
+def _deliveries(deliveries: list[DeliveryState]) -> Iterable[Metric]:
+    """What each sink has taken, and what it has not."""
+    counters: list[tuple[str, str, Callable[[DeliveryState], float]]] = [
+        (DELIVERED, "Records a sink has taken.", lambda state: state.delivered),
+        (DELIVERY_RETRIES, "Batches that had to be offered to a sink again.", lambda state: state.retries),
+        (DELIVERY_ERRORS, "Batches a sink did not take, and what it refused for good.", lambda state: state.errors),
+    ]
+    gauges: list[tuple[str, str, Callable[[DeliveryState], float]]] = [
+        (DELIVERY_LAG, "Records a sink has not taken yet.", lambda state: state.lag),
+        (DELIVERY_LAG_BYTES, "Bytes of the records a sink has not taken yet.", lambda state: state.lag_bytes),
+        (DELIVERY_OLDEST, "Age of the oldest record a sink has not taken yet.", lambda state: state.oldest_seconds),
+    ]
+    for name, help_text, of in counters:
+        counter = CounterMetricFamily(name, help_text, labels=["sink"])
+        for state in deliveries:
+            counter.add_metric([state.sink], of(state))
+        yield counter
+    for name, help_text, of in gauges:
+        gauge = GaugeMetricFamily(name, help_text, labels=["sink"])
+        for state in deliveries:
+            gauge.add_metric([state.sink], of(state))
+        yield gauge

@@ -26,6 +26,16 @@ LOOK_BACK = 20_000
 
 
 @dataclass(slots=True)
+class SinkStatus:
+    """How far a sink has taken one file: a row id, what is left in records and bytes, the time of the oldest of it."""
+
+    position: int
+    behind: int = 0
+    behind_bytes: int = 0
+    oldest_at: str = ""
+
+
+@dataclass(slots=True)
 class FileStatus:
     """One spool file: ``state`` is running, closed, crashed or damaged; sizes are bytes, times RFC 3339."""
 
@@ -36,7 +46,7 @@ class FileStatus:
     size_bytes: int = 0
     last_word: str = ""
     last_word_at: str = ""
-    sinks: dict[str, dict[str, int]] = field(default_factory=dict)
+    sinks: dict[str, SinkStatus] = field(default_factory=dict)
     problem: str | None = None
 
 
@@ -73,8 +83,8 @@ def _look(connection: sqlite3.Connection, status: FileStatus) -> None:
     # Rows are numbered without a gap, so this is their count, without reading them.
     status.records = 0 if high is None else high - low + 1
     status.open_executions = connection.execute("SELECT count(*) FROM begun").fetchone()[0]
-    for sink, position in connection.execute("SELECT sink, position FROM deliveries ORDER BY sink"):
-        status.sinks[sink] = {"position": position, "behind": max(0, (high or 0) - position)}
+    for sink, position in connection.execute("SELECT sink, position FROM deliveries ORDER BY sink").fetchall():
+        status.sinks[sink] = _behind(connection, position, high or 0)
     rows = connection.execute("SELECT record FROM records ORDER BY id DESC LIMIT ?", (LOOK_BACK,))
     for (record,) in rows:
         try:
@@ -83,6 +93,20 @@ def _look(connection: sqlite3.Connection, status: FileStatus) -> None:
                 return
         except (MalformedRecord, KeyError):
             continue
+
+
+def _behind(connection: sqlite3.Connection, position: int, high: int) -> SinkStatus:
+    status = SinkStatus(position, max(0, high - position))
+    if status.behind:
+        query = "SELECT coalesce(sum(length(record)), 0) FROM records WHERE id > ?"
+        status.behind_bytes = connection.execute(query, (position,)).fetchone()[0]
+        query = "SELECT record FROM records WHERE id > ? ORDER BY id LIMIT 1"
+        for (record,) in connection.execute(query, (position,)):
+            try:
+                status.oldest_at = str(event_of(record).get("time", ""))
+            except MalformedRecord:
+                continue
+    return status
 
 
 def _bytes(path: Path) -> int:
@@ -177,7 +201,7 @@ def _show(folder: Path, files: list[FileStatus], servers: list[ServerStatus], pr
         for title in ("recorder", "state", "records", "open", "size", "last word (UTC)", "delivered"):
             table.add_column(title, justify="right" if title in ("records", "open", "size") else "left")
         for file in files:
-            sinks = (f"{sink} to {at['position']:,}, {at['behind']:,} behind" for sink, at in file.sinks.items())
+            sinks = (_sink_line(sink, at) for sink, at in file.sinks.items())
             table.add_row(
                 file.recorder_id[:8],
                 file.state,
@@ -193,5 +217,27 @@ def _show(folder: Path, files: list[FileStatus], servers: list[ServerStatus], pr
         counts = ", ".join(f"{health[key]:,} {key}" for key in ("spooled", "pending", "lost") if key in health)
         words = "healthy" if health and not server.problems else "; ".join(server.problems)
         out.print(f"Server {escape(server.url)}: {escape(words)}" + (f" ({counts})" if counts else ""))
+        for name, sink in (health.get("sinks") or {}).items():
+            out.print(f"  {escape(name)}: {escape(_delivery_line(sink))}")
     for problem in problems:
         out.print(f"Problem: {escape(problem)}")
+
+
+def _sink_line(name: str, sink: SinkStatus) -> str:
+    """What one sink has taken of a file, in words."""
+    from .terminal import size
+
+    if not sink.behind:
+        return f"{name} to {sink.position:,}"
+    oldest = f", oldest {sink.oldest_at[:19].replace('T', ' ')}" if sink.oldest_at else ""
+    return f"{name} to {sink.position:,}, {sink.behind:,} behind ({size(sink.behind_bytes)}{oldest})"
+
+
+def _delivery_line(sink: dict[str, Any]) -> str:
+    """What a running server says of one of its sinks, in words."""
+    from .terminal import duration, size
+
+    words = f"{sink.get('delivered', 0):,} delivered, {sink.get('lag', 0):,} behind"
+    if sink.get("lag"):
+        words += f" ({size(sink.get('lag_bytes', 0))}, oldest {duration(sink.get('oldest_seconds', 0) * 1e6)} old)"
+    return f"{words}, {sink.get('retries', 0):,} retries, {sink.get('errors', 0):,} errors"

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from logging import Logger
-from typing import Protocol
+from typing import Any, Protocol
 
 from exec_events.errors import ConfigurationError
+from exec_events_schemas.topics import StoredContent
 
 GROUP = "exec_events.sinks"
 
@@ -23,11 +24,16 @@ _NO_PORT = re.compile(r"[^/\[]*:(?!\d+(?:[,/]|\Z))")
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One sealed record on its way: its bytes, its raw 32-byte leaf hash, and its place in its spool file."""
+    """
+    One sealed record on its way: its bytes, its raw 32-byte leaf hash, and its place in its spool file.
+
+    ``contents`` are the bodies that the site keeps for it, for a sink that takes them; else empty.
+    """
 
     id: int
     record: bytes
     hash: bytes
+    contents: tuple[StoredContent, ...] = ()
 
 
 class Sink(Protocol):
@@ -37,6 +43,10 @@ class Sink(Protocol):
     A batch is delivered when `deliver` returns: everything in it must be as safe as the sink promises.
     When it raises (SinkError, OSError, anything), the same batch comes again after a pause, so a sink
     may see a record twice: (chain, seq, hash) says which it is.
+
+    A sink may have more: ``takes_contents = True`` asks for the bodies beside each record, ``refused`` counts
+    what it cannot take whatever comes, and ``interrupt()``, called from another thread when a stop's time is
+    up, makes a `deliver` that waits raise.
     """
 
     def deliver(self, batch: Sequence[Delivery]) -> None:
@@ -46,9 +56,9 @@ class Sink(Protocol):
         """Let go of what it holds, within ``timeout`` seconds."""
 
 
-def open_sink(url: str, log: Logger) -> Sink:
+def open_sink(url: str, log: Logger, **settings: Any) -> Sink:
     """
-    The sink for ``url``, made by calling the class its scheme names as ``Class(url, log)``.
+    The sink for ``url``, made by calling the class its scheme names as ``Class(url, log, **settings)``.
 
     Raises ConfigurationError for a scheme nobody registered; whatever the class raises, too.
     """
@@ -59,7 +69,7 @@ def open_sink(url: str, log: Logger) -> Sink:
         raise ConfigurationError(
             f"no sink for {name_of(url)!r}: no installed package registers {scheme!r} under {GROUP} (known: {known})"
         )
-    sink: Sink = found[scheme].load()(url, log)
+    sink: Sink = found[scheme].load()(url, log, **settings)
     return sink
 
 

@@ -144,6 +144,14 @@ def seal_of(record: bytes) -> Seal:
     return Seal(chain.decode(), int(seq), bytes.fromhex(prev.decode()) if prev else None)
 
 
+def place_of(record: bytes) -> tuple[bytes, bytes]:
+    """The chain and the decimal seq at the end of a record, as bytes; raises MalformedRecord."""
+    match = _SEAL.search(record, max(0, len(record) - _SEAL_ROOM))
+    if match is None:
+        raise MalformedRecord("the record does not end in a seal")
+    return match[1], match[3]
+
+
 def event_of(record: bytes) -> dict[str, Any]:
     """The event in a record; raises MalformedRecord."""
     try:

@@ -23,6 +23,7 @@ from exec_events.cli import main
 from exec_events.cli.report import GROUPINGS
 from exec_events.hashing import Hasher
 from exec_events_schemas.findings import Kind
+from exec_events_schemas.record import event_of
 from exec_events_schemas.sources.jsonl import line_of
 from spool_files import FIRST, SECOND, Recording, chain_of, running, two_recorders, write_json_lines
 
@@ -357,7 +358,15 @@ def test_status_of_closed_running_and_crashed_files(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert [(f["recorder_id"], f["state"]) for f in files] == [(FIRST, "closed"), (SECOND, "running")]
     assert (files[1]["records"], files[1]["open_executions"]) == (7, 1)
-    assert files[1]["sinks"] == {"file:///x": {"position": 3, "behind": 4}}
+    left = second.rows[3:]
+    assert files[1]["sinks"] == {
+        "file:///x": {
+            "position": 3,
+            "behind": 4,
+            "behind_bytes": sum(len(row.record) for row in left),
+            "oldest_at": event_of(left[0].record)["time"],
+        }
+    }
     assert files[1]["last_word"] == "started"
     crashed = run("status", "--spool", tmp_path, "--no-servers")
     assert crashed.exit_code == 1

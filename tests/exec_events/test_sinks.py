@@ -22,7 +22,7 @@ import pytest
 
 from conftest import PLAIN, kind, recorded
 from documented import blocks, install
-from exec_events import deliver
+from exec_events import deliver, undelivered
 from exec_events.deliver import Deliverer, without_secrets
 from exec_events.errors import ConfigurationError, SinkError
 from exec_events.sinks import Delivery, name_of, open_sink
@@ -304,7 +304,7 @@ def delivering(spool: Spool, sink: Memory, url: str = "memory://sink") -> Delive
 
 def test_all_records_come_in_order_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sink gets the records of the spool in the order of sealing, with the bytes and hashes they have there."""
-    monkeypatch.setattr(deliver, "BATCH_RECORDS", 10)
+    monkeypatch.setattr(undelivered, "BATCH_RECORDS", 10)
     sink = Memory()
     with spooling(tmp_path, str(uuid.uuid4())) as spool:
         append(spool, 25)
@@ -391,7 +391,7 @@ def test_a_stop_keeps_to_its_deadline(tmp_path: Path, how: str) -> None:
 
 def test_a_restart_goes_on_from_the_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a restart a sink gets what it had not acknowledged, and of what it had only whole batches again."""
-    monkeypatch.setattr(deliver, "BATCH_RECORDS", 10)
+    monkeypatch.setattr(undelivered, "BATCH_RECORDS", 10)
     recorder_id = str(uuid.uuid4())
     first = Memory()
     with spooling(tmp_path, recorder_id) as spool:

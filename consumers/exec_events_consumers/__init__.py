@@ -1,0 +1,1 @@
+"""The readers: consumers of the topics, and Kafka as a source."""
