@@ -2,8 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+KAFKA_JARS := .kafka/libs/.pom.sha256
+NODE_MODULES := tools/node/node_modules/.installed
 
-.PHONY: help demo test soak lint docs bench clean
+.PHONY: help demo test soak lint docs bench broker clean programs broker-programs
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
@@ -18,13 +20,30 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m bash_kernel.install --sys-prefix >/dev/null
 	@touch $@
 
+# What Python's packages do not bring: for tests, and for benchmarks, which need Kafka alone.
+programs:
+	@tools/install_system.sh
+
+broker-programs:
+	@tools/install_system.sh java mvn
+
+# Fetched here and not by the first test, whose time is bounded.
+$(KAFKA_JARS): tools/kafka_broker/pom.xml | $(INSTALLED) broker-programs
+	@$(BIN)/python -m tools.kafka_broker --fetch
+	@touch $@
+
+$(NODE_MODULES): tools/node/package.json tools/node/package-lock.json | programs
+	@echo "fetching what tests run with node (once)"
+	@cd tools/node && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
 demo: $(INSTALLED)  ## record a notebook, verify it, and open JupyterLab (ONCE=1: stop at the end)
 	ONCE="$(ONCE)" $(BIN)/python demo/demo.py
 
-test: $(INSTALLED)  ## every test
+test: $(INSTALLED) programs $(KAFKA_JARS) $(NODE_MODULES)  ## every test
 	$(BIN)/python -m pytest -m "not soak" $(ARGS)
 
-soak: $(INSTALLED)  ## the long runs: kills by the dozen, executions by the thousand
+soak: $(INSTALLED) programs $(KAFKA_JARS) $(NODE_MODULES)  ## the long runs: kills by the dozen, executions by the thousand
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
 
 lint: $(INSTALLED)  ## style, types, layers, and whether what is generated is fresh
@@ -38,8 +57,11 @@ docs: $(INSTALLED)  ## the documentation, warnings being errors
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
-bench: $(INSTALLED)  ## what recording costs, beside a server without it (ARGS="--quick --json")
+bench: $(INSTALLED) $(KAFKA_JARS)  ## what recording costs, beside a server without it (ARGS="--quick --json")
 	$(BIN)/python -m benchmarks $(ARGS)
 
+broker: $(INSTALLED)  ## Apache Kafka on 127.0.0.1 until Ctrl-C (NODES=3: three nodes)
+	@$(BIN)/python -m tools.kafka_broker --nodes $(or $(NODES),1) $(ARGS)
+
 clean:  ## remove what was built
-	rm -rf $(VENV) .demo dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .kafka tools/node/node_modules dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

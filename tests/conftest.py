@@ -1,1 +1,3 @@
-"""Makes the modules of this folder importable for every test below it."""
+"""Makes the modules of this folder importable for every test below it, and Kafka there for those that ask."""
+
+pytest_plugins = ["kafka_fixtures"]

@@ -1,0 +1,1 @@
+"""What developing and testing exec-events needs, and using it does not."""
