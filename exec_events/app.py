@@ -19,12 +19,12 @@ from traitlets import Bool, Dict, Enum, Float, Int, List, Unicode
 from exec_events_schemas.record import canonical
 
 from . import __version__, paths
+from .api_handlers import default_handlers
 from .clock import now_us, rfc3339
 from .deliver import Deliverer
 from .describe import Describer, LastRuns
 from .emit import Emitter
 from .errors import ConfigurationError
-from .handlers import default_handlers
 from .hashing import Hasher, key_id
 from .keep import Keeper, Retention
 from .listeners import ListenerThread, registered_listeners

@@ -1,7 +1,7 @@
 """
 The keeper of a spool folder: adopts what dead recorders left, heartbeats, prunes, and delivers.
 
-Runs as tasks on the server's event loop; all that blocks is handed to threads.
+Runs as tasks on an event loop; on one that serves others too, all that blocks is handed to threads.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import asyncio
 import functools
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from logging import Logger
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jsonschema import ValidationError
 
@@ -23,10 +23,10 @@ from exec_events_schemas.record import Head
 from .adopt import Left, closing_events, find_left, previous_of
 from .clock import now_us, rfc3339
 from .deliver import Deliverer
-from .emit import PREFIX, Emitter
+from .emit import PREFIX
 from .errors import SpoolError
+from .heads import HEADS_LIMIT, heads_of
 from .privacy import chain_of
-from .recorder import HEADS_LIMIT, Recorder
 from .retain import Cut, make_cut, plan_cut
 from .spool import Spool
 from .spool_file import SpoolFile
@@ -43,30 +43,60 @@ class Retention:
     bytes: int = 0
 
 
+class Speaker(Protocol):
+    """On whose behalf a folder is kept: it seals events in its recorder's own chain."""
+
+    @property
+    def recorder_id(self) -> str:
+        """The recorder, and the name of its chain."""
+
+    def started(self, previous: list[dict[str, Any]], versions: dict[str, str], configuration_digest: str) -> None:
+        """Seal the first event of the chain, with links to the recorders before."""
+
+    def heartbeat(self) -> None:
+        """Seal that it is alive, and where its other chains stand."""
+
+    def say(self, action: str, **more: Any) -> None:
+        """Seal any other event of its own."""
+
+
+class Sender(Protocol):
+    """Where an event of ours becomes one: its data validated, its schema named."""
+
+    def send(self, schema_id: str, data: dict[str, Any]) -> dict[str, Any]:
+        """The event to be sealed; raises jsonschema.ValidationError."""
+
+
+# Calls a function that blocks, with its arguments, so that nobody else has to wait for it.
+Aside = Callable[..., Awaitable[Any]]
+
+
 class Keeper:
-    """Keeps one spool folder on behalf of one recorder."""
+    """Keeps one spool folder on behalf of one recorder; ``aside`` is where it does what blocks."""
 
     def __init__(
         self,
         folder: Path,
         spool: Spool,
-        recorder: Recorder,
-        emitter: Emitter,
+        recorder: Speaker,
+        sender: Sender,
         deliverers: Sequence[Deliverer],
         retention: Retention,
         heartbeat_seconds: float,
         trust: str,
         log: Logger,
+        aside: Aside = asyncio.to_thread,
     ) -> None:
         self._folder = folder
         self._spool = spool
         self._recorder = recorder
-        self._emitter = emitter
+        self._sender = sender
         self._deliverers = deliverers
         self._retention = retention
         self._heartbeat_seconds = heartbeat_seconds
         self._trust = trust
         self._log = log
+        self._aside = aside
         self._left: list[Left] = []
         self._adopted: dict[str, Spool] = {}
         self._cuts: dict[str, dict[str, dict[str, Any]]] = {}
@@ -97,10 +127,10 @@ class Keeper:
     async def close(self) -> None:
         """Let go of what was adopted, once the sinks have acknowledged what they took."""
         for spool in self._adopted.values():
-            await asyncio.to_thread(spool.close, 5)
+            await self._aside(spool.close, 5)
 
     async def _adopt(self) -> list[dict[str, Any]]:
-        self._left = await asyncio.to_thread(find_left, self._folder, self._recorder.recorder_id, self._log)
+        self._left = await self._aside(find_left, self._folder, self._recorder.recorder_id, self._log)
         self._cuts = {left.recorder_id: left.cuts for left in self._left}
         heads: dict[str, dict[str, Head]] = {left.recorder_id: left.heads for left in self._left}
         for left in self._left:
@@ -120,9 +150,9 @@ class Keeper:
             chain = chain_of(left.recorder_id, data["subject"]) if name == "cell_execution" else left.recorder_id
             if name == "recorder":
                 await self._written(spool)
-                data["heads"] = self._recorder.heads_of(spool)
+                data["heads"] = heads_of(spool)
             try:
-                event = self._emitter.send(f"{PREFIX}{name}/v1", data)
+                event = self._sender.send(f"{PREFIX}{name}/v1", data)
             except ValidationError as error:
                 self._log.error(
                     "exec-events: what recorder %s left breaks its schema: %s", left.recorder_id, error.message
@@ -152,7 +182,7 @@ class Keeper:
         if spool is not None:
             await asyncio.wrap_future(spool.call(lambda file: file.set_meta(key, value)))
         else:
-            await asyncio.to_thread(_with_file, self._folder, recorder_id, lambda file: file.set_meta(key, value))
+            await self._aside(_with_file, self._folder, recorder_id, lambda file: file.set_meta(key, value))
 
     async def _run(self) -> None:
         delivering = asyncio.create_task(self._deliver_left())
@@ -186,7 +216,7 @@ class Keeper:
             for deliverer in self._deliverers:
                 deliverer.remove(spool)
         if (adopted := self._adopted.pop(left.recorder_id, None)) is not None:
-            await asyncio.to_thread(adopted.close, 10)
+            await self._aside(adopted.close, 10)
 
     async def _prune(self) -> None:
         """Cut delivered records that are older, or more, than the site keeps."""
@@ -207,13 +237,13 @@ class Keeper:
 
     async def _prune_left(self, left: Left) -> None:
         """Cut the file of a recorder that is gone; once nothing but its end is left, remove it whole."""
-        cut = await asyncio.to_thread(
+        cut = await self._aside(
             _with_file, self._folder, left.recorder_id, lambda file: self._plan(file, self._delivered(file), whole=True)
         )
         if cut is None:
             return
         await self._seal_cut(left.recorder_id, cut)
-        empty = await asyncio.to_thread(_with_file, self._folder, left.recorder_id, functools.partial(_cut, cut=cut))
+        empty = await self._aside(_with_file, self._folder, left.recorder_id, functools.partial(_cut, cut=cut))
         if empty:
             self._left.remove(left)
 

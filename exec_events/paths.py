@@ -1,4 +1,4 @@
-"""Where this user's record is kept: the spool's folder and the key of its pseudonyms."""
+"""Where this user's record is kept: the spools' folders and the key of its pseudonyms."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from jupyter_core.paths import jupyter_data_dir
 
 FOLDER_NAME = "exec-events"
+HANDLERS_FOLDER_NAME = "exec-events-handlers"
 KEY_NAME = "pseudonym.key"
 
 
@@ -18,3 +19,12 @@ def spool_folder() -> Path:
 def key_file() -> Path:
     """The key that pseudonyms are made with, beside the spool's files; it may not exist yet."""
     return spool_folder() / KEY_NAME
+
+
+def handler_folder(name: str) -> Path:
+    """
+    The spool of the event handlers of that name; it may not exist yet.
+
+    It is not in the user's own spool, for who starts in a folder adopts what was left in it.
+    """
+    return Path(jupyter_data_dir()) / HANDLERS_FOLDER_NAME / name

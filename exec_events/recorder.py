@@ -22,13 +22,12 @@ from typing import Any
 import orjson
 from jsonschema import ValidationError
 
-from exec_events_schemas.record import hash_text
-
 from .clock import now_us, rfc3339
 from .describe import Describer
 from .emit import PREFIX, Emitter
 from .errors import NotRecorded, SpoolError
 from .hashing import commit, outputs_bytes
+from .heads import heads_of
 from .outputs import Outputs
 from .privacy import chain_of
 from .seal import Content
@@ -42,7 +41,6 @@ from .watch.websocket import LIVE_TIMEOUT_SECONDS, tapped
 
 REQUIRED_TIMEOUT_SECONDS = 5.0
 LARGE_OUTPUT_BYTES = 256 * 1024
-HEADS_LIMIT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ class Recorder:
             await asyncio.wait(self._hashing, timeout=10)
         try:
             await asyncio.wait_for(asyncio.wrap_future(self._spool.flush()), 10)
-            self.say("stopped", cause="stop", heads=self.heads_of(self._spool), **self._counts())
+            self.say("stopped", cause="stop", heads=heads_of(self._spool), **self._counts())
             closed_at = rfc3339(now_us())
             closing = self._spool.call(lambda file: file.set_meta("closed_at", closed_at), barrier=True)
             await asyncio.wait_for(asyncio.wrap_future(closing), 10)
@@ -123,16 +121,7 @@ class Recorder:
     def heartbeat(self) -> None:
         """Seal that the recorder is alive, and where its chains stand."""
         if self._early is None:
-            self.say("heartbeat", heads=self.heads_of(self._spool), **self._counts())
-
-    def heads_of(self, spool: Spool) -> list[dict[str, Any]]:
-        """The committed heads of all chains but the recorder's own, as event data; the latest if too many."""
-        heads = [
-            {"chain": chain, "seq": head.seq, "hash": hash_text(head.hash)}
-            for chain, head in spool.heads().items()
-            if chain != spool.recorder_id
-        ]
-        return heads[-HEADS_LIMIT:]
+            self.say("heartbeat", heads=heads_of(self._spool), **self._counts())
 
     def pending(self) -> int:
         """How many executions are under way."""

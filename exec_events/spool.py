@@ -342,7 +342,7 @@ class Spool:
             elif type(item) is Begin:
                 self._bytes_out += item.size
                 if item.done is not None:
-                    item.done.set_result(None)
+                    _resolve(item.done, None)
         if sealed:
             for observer in self.observers:
                 observer(sealed)
@@ -353,9 +353,9 @@ class Spool:
         except (sqlite3.Error, OSError):
             raise
         except Exception as error:
-            call.done.set_exception(error)
+            _fail(call.done, error)
         else:
-            call.done.set_result(result)
+            _resolve(call.done, result)
 
     def _reached_cap(self) -> str | None:
         """What to tell a person when the spool is at its cap; None when it is not. Warns from 80 % on."""
@@ -405,9 +405,9 @@ class Spool:
         for item in self._held:
             if isinstance(item, Begin) and item.done is not None:
                 self._bytes_out += item.size
-                item.done.set_exception(reason)
+                _fail(item.done, reason)
             elif isinstance(item, Call):
-                item.done.set_exception(reason)
+                _fail(item.done, reason)
             else:
                 kept.append(item)
         self._held = kept
@@ -424,6 +424,17 @@ class Spool:
         self._damaged = f"{aside} was damaged ({error}) and set aside; verify shows what is missing"
         self._log.error("exec-events: %s", self._damaged)
         return True
+
+
+def _resolve(done: Future[Any], result: Any) -> None:
+    """Answer who waits; one who gave up has cancelled the future, which then takes no answer."""
+    if done.set_running_or_notify_cancel():
+        done.set_result(result)
+
+
+def _fail(done: Future[Any], error: Exception) -> None:
+    if done.set_running_or_notify_cancel():
+        done.set_exception(error)
 
 
 def _is_damage(error: BaseException) -> bool:

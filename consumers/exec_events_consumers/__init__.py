@@ -1,1 +1,1 @@
-"""The readers: consumers of the topics, and Kafka as a source."""
+"""The readers: Kafka as a source of records, beside what the contract itself reads."""

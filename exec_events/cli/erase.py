@@ -1,4 +1,8 @@
-"""``exec-events erase NAME``: one subject's stored code and outputs go; the events, and every chain, stay."""
+"""
+``exec-events erase NAME``: one subject's stored code and outputs go; the events, and every chain, stay.
+
+They go from the spool's files, and from each Kafka that the spool was delivered to.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,11 @@ from pathlib import Path
 import click
 
 from exec_events import paths
-from exec_events.errors import ConfigurationError
+from exec_events.errors import ConfigurationError, ExecEventsError
 from exec_events.privacy import SUBJECT_LIMIT, Pseudonyms, clean, read_key
+from exec_events_schemas.errors import ContractError
+from exec_events_schemas.kafka_settings import SETTINGS_FILE
+from exec_events_schemas.sources.spool import connect_read_only
 from exec_events_schemas.spool_layout import DDL, FILE_SUFFIX
 
 BUSY_SECONDS = 30
@@ -76,12 +83,32 @@ def spool_files(folder: Path) -> list[Path]:
 @click.option(
     "--key-file", type=click.Path(path_type=Path), default=None, help="The site's key; by default this user's."
 )
+@click.option(
+    "--kafka",
+    "given",
+    multiple=True,
+    metavar="URL",
+    help="Also on this kafka://…, besides those that the spool was delivered to.",
+)
+@click.option(
+    "--kafka-settings",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A TOML file with kafka-python's settings for the connection.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def erase(name: str, spool: Path | None, key_file: Path | None, yes: bool) -> None:
+def erase(
+    name: str,
+    spool: Path | None,
+    key_file: Path | None,
+    given: tuple[str, ...],
+    kafka_settings: Path | None,
+    yes: bool,
+) -> None:
     """
     Remove the stored code and outputs of NAME, a user's name or a subject as events carry it.
 
-    Events hold only commitments to what is removed, so every chain stays valid. Nothing brings it back.
+    They go from the spool, and by tombstones from the contents topic of each Kafka it was delivered to. Events
+    hold only commitments to what is removed, so every chain stays valid. Nothing brings it back.
     """
     folder = spool or paths.spool_folder()
     subjects = [name, clean(name, SUBJECT_LIMIT)]
@@ -91,10 +118,12 @@ def erase(name: str, spool: Path | None, key_file: Path | None, yes: bool) -> No
         except ConfigurationError as error:
             click.echo(f"without pseudonyms: {error}", err=True)
     files = spool_files(folder)
-    if not files:
+    topics = sorted({*given, *(sink for path in files for sink in kafka_sinks(path))})
+    if not files and not topics:
         raise click.ClickException(f"no spool in {folder}; name one with --spool")
     if not yes:
-        click.confirm(f"Remove the stored code and outputs of {name} from {len(files)} files in {folder}?", abort=True)
+        where = " and ".join([f"{len(files)} files in {folder}", *topics])
+        click.confirm(f"Remove the stored code and outputs of {name} from {where}?", abort=True)
     removed, failed = 0, False
     for path in files:
         try:
@@ -103,6 +132,29 @@ def erase(name: str, spool: Path | None, key_file: Path | None, yes: bool) -> No
             failed = True
             advice = "remove the file yourself" if ".damaged-" in path.name else "run the command again"
             click.echo(f"{path} may still hold some: {error}; {advice}", err=True)
+    for url in topics:
+        try:
+            removed += _erase_from_kafka(url, kafka_settings, subjects)
+        except (ExecEventsError, ContractError, ImportError) as error:
+            failed = True
+            click.echo(f"{url} may still hold some: {error}; mend that, and run the command again", err=True)
     click.echo(f"{removed} bodies removed")
     if failed:
         raise SystemExit(1)
+
+
+def kafka_sinks(path: Path) -> list[str]:
+    """The Kafka sinks that a spool file was delivered to."""
+    try:
+        with closing(connect_read_only(path)) as connection:
+            sinks = connection.execute("SELECT sink FROM deliveries WHERE sink LIKE 'kafka://%'").fetchall()
+    except sqlite3.Error:
+        return []  # what cannot be read is told of when it cannot be written either
+    return [sink for (sink,) in sinks]
+
+
+def _erase_from_kafka(url: str, settings_file: Path | None, subjects: list[str]) -> int:
+    from exec_events.sinks.kafka_erase import erase_bodies
+
+    settings = {SETTINGS_FILE: str(settings_file)} if settings_file else {}
+    return erase_bodies(url, settings, subjects)

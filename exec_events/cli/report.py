@@ -16,7 +16,7 @@ from exec_events_schemas.errors import MalformedRecord, SourceError
 from exec_events_schemas.record import event_of
 from exec_events_schemas.sources import StoredRecord
 
-from .source import Damages, Selection, exit_unreadable, kind_of, open_or_exit, selection_options, source_argument
+from .source import Asked, Damages, Selection, exit_unreadable, kind_of, selection_options, source_argument
 from .terminal import abbreviated, console, duration, with_progress
 
 # What each --by groups by, and the title of its columns.
@@ -115,12 +115,14 @@ def summarise(records: Iterable[StoredRecord], members: Iterable[str]) -> dict[t
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @selection_options
-def report(source: str | None, by: str, as_json: bool, subject: str | None, since: str | None) -> None:
+def report(asked: Asked, by: str, as_json: bool, subject: str | None, since: str | None) -> None:
     """Who ran what: executions, errors, durations and reruns in SOURCE, by default this user's spool."""
     members, damages = GROUPINGS[by], Damages()
+    selection = Selection(subject=subject, since=since)
+    source = asked.open(selection.start)
     try:
-        records = with_progress(open_or_exit(source).read(damages), "reading")
-        groups = summarise(Selection(subject=subject, since=since).of(records), members)
+        records = with_progress(source.read(damages), "reading", lambda: source.total)
+        groups = summarise(selection.of(records), members)
     except SourceError as error:
         exit_unreadable(error)
     if as_json:

@@ -5,27 +5,83 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn, TypeVar
+from functools import wraps
+from typing import Any, NoReturn, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from exec_events import paths
 from exec_events_schemas.catalogue import SCHEMA_ID, catalogue
 from exec_events_schemas.errors import MalformedRecord, SourceError
+from exec_events_schemas.kafka_settings import SETTINGS_FILE
 from exec_events_schemas.record import event_of
-from exec_events_schemas.sources import Damage, Source, StoredRecord, open_source
+from exec_events_schemas.sources import Damage, Source, Start, StoredRecord, open_source
 
 EXIT_BROKEN = 1
 EXIT_UNREADABLE = 2
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+ABOUT_START = "Read from the first event of this time on, as for --since, or what comes from now on; `cat` says more."
+ABOUT_PARTITION = "Read this partition of a kafka:// SOURCE only; may be given several times."
+ABOUT_SETTINGS = "kafka-python's settings of a connection, such as ssl_cafile, as name = value in TOML."
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The SOURCE a person named (None: this user's spool), and from where on, and which of it, they want to read."""
+
+    source: str | None = None
+    start: Start | None = None
+    partitions: tuple[int, ...] = ()
+    kafka_settings: str | None = None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a part of the source is asked for."""
+        return self.start is not None or bool(self.partitions)
+
+    def open(self, otherwise: Start | None = None) -> Source:
+        """The source; read from ``otherwise`` where no --start was given. Exits with 2 where there is none."""
+        settings = {} if self.kafka_settings is None else {SETTINGS_FILE: self.kafka_settings}
+        named = paths.spool_folder() if self.source is None else self.source
+        start = otherwise if self.start is None else self.start
+        try:
+            return open_source(named, start=start, partitions=self.partitions, settings=settings)
+        except SourceError as error:
+            exit_unreadable(error)
+
+
 def source_argument(function: F) -> F:
-    """The optional SOURCE argument, as ``source: str | None``."""
-    return click.argument("source", required=False)(function)
+    """The optional SOURCE argument with the options that say how to read it, as ``asked: Asked``."""
+
+    @click.argument("source", required=False)
+    @click.option("--start", callback=_start, metavar="TIME|now", help=ABOUT_START)
+    @click.option("--partition", "partitions", type=click.IntRange(min=0), multiple=True, help=ABOUT_PARTITION)
+    @click.option(
+        "--kafka-settings",
+        type=click.Path(exists=True, dir_okay=False),
+        envvar="EXEC_EVENTS_KAFKA_SETTINGS",
+        show_envvar=True,
+        help=ABOUT_SETTINGS,
+    )
+    @wraps(function)
+    def command(
+        source: str | None,
+        start: Start | None,
+        partitions: tuple[int, ...],
+        kafka_settings: str | None,
+        **options: Any,
+    ) -> Any:
+        said = click.get_current_context().get_parameter_source("kafka_settings") is ParameterSource.COMMANDLINE
+        if said and not (source or "").startswith("kafka:"):
+            raise click.UsageError("--kafka-settings is for a SOURCE kafka://HOST:PORT/[PREFIX]")
+        return function(asked=Asked(source, start, partitions, kafka_settings), **options)
+
+    return cast(F, command)
 
 
 def selection_options(function: F) -> F:
@@ -40,14 +96,6 @@ def kind_option(function: F) -> F:
     """The option ``kind`` of `Selection`."""
     kinds = sorted({name.event for name in catalogue()})
     return click.option("--kind", type=click.Choice(kinds), help="Events of this kind only.")(function)
-
-
-def open_or_exit(source: str | None) -> Source:
-    """The source a person named, or this user's spool; exits with 2 where there is none."""
-    try:
-        return open_source(paths.spool_folder() if source is None else source)
-    except SourceError as error:
-        exit_unreadable(error)
 
 
 def exit_unreadable(error: SourceError) -> NoReturn:
@@ -79,18 +127,24 @@ def since_time(context: click.Context, parameter: click.Parameter, value: str | 
 
     Made from a date, a time (UTC where it has no offset), or ``2h`` for two hours ago (s, m, h, d).
     """
-    if value is None:
-        return None
+    return None if value is None else f"{_moment(value):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def _start(context: click.Context, parameter: click.Parameter, value: str | None) -> Start | None:
+    if value is None or value.strip() == "now":
+        return None if value is None else "now"
+    return _moment(value)
+
+
+def _moment(value: str) -> datetime:
     text = value.strip()
     try:
         if text[-1:] in _UNITS and text[:-1].isdigit():
-            moment = datetime.now(UTC) - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
-        else:
-            moment = datetime.fromisoformat(text)
-            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            return datetime.now(UTC) - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise click.BadParameter(f"{text!r} is no time: give 2026-11-23, 2026-11-23T10:00, or 2h") from error
-    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +155,19 @@ class Selection:
     kind: str | None = None
     since: str | None = None
 
+    @property
+    def start(self) -> datetime | None:
+        """From where on a source has to be read: what comes before is not asked for, by its time."""
+        return None if self.since is None else datetime.fromisoformat(self.since)
+
+    @property
+    def is_all(self) -> bool:
+        """Whether every event is asked for."""
+        return self == _ALL
+
     def matches(self, record: bytes) -> bool:
         """Whether a record is among them; one that cannot be read is among all only."""
-        if self == _ALL:
+        if self.is_all:
             return True
         try:
             event = event_of(record)

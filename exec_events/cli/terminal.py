@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -25,8 +25,14 @@ def console() -> Console:
     return Console(width=PIPE_WIDTH if plain else None, no_color=plain, highlight=False, soft_wrap=False)
 
 
-def with_progress(items: Iterable[T], what: str, after_seconds: float = 2.0) -> Iterator[T]:
-    """The items; once it has taken ``after_seconds``, their count is shown on standard error if that is a terminal."""
+def with_progress(
+    items: Iterable[T], what: str, total: Callable[[], int | None] = lambda: None, after_seconds: float = 2.0
+) -> Iterator[T]:
+    """
+    The items; once it has taken ``after_seconds``, their count is shown on standard error if that is a terminal.
+
+    ``total`` says how many there will be, once that is known.
+    """
     if not sys.stderr.isatty():
         yield from items
         return
@@ -40,10 +46,15 @@ def with_progress(items: Iterable[T], what: str, after_seconds: float = 2.0) -> 
                 seconds = time.monotonic() - began
                 if seconds >= after_seconds:
                     progress.start()  # again and again, which does nothing
-                    progress.update(task, description=f"{what}: {count:,} records, {count / max(seconds, 1e-9):,.0f}/s")
+                    progress.update(task, description=f"{what}: {_progress(count, total(), seconds)}")
             yield item
     finally:
         progress.stop()
+
+
+def _progress(count: int, total: int | None, seconds: float) -> str:
+    done = f"{count:,}" if total is None else f"{count:,} of {max(count, total):,}"
+    return f"{done} records, {count / max(seconds, 1e-9):,.0f}/s"
 
 
 def abbreviated(name: str) -> str:

@@ -16,30 +16,31 @@ from exec_events_schemas.chain import Verifier
 from exec_events_schemas.errors import SourceError
 from exec_events_schemas.findings import Report
 from exec_events_schemas.sources import Source, StoredRecord
-from exec_events_schemas.sources.spool import SpoolSource, running_recorders
 
 from .cells import NotebookCheck
-from .source import EXIT_BROKEN, exit_unreadable, open_or_exit, source_argument
+from .source import EXIT_BROKEN, Asked, exit_unreadable, source_argument
 from .terminal import with_progress
 
 SHOWN = 20
 
 
-def verify_source(source: Source, also: Callable[[StoredRecord], None] | None = None) -> Report:
+def verify_source(
+    source: Source, also: Callable[[StoredRecord], None] | None = None, *, partial: bool = False
+) -> Report:
     """
-    The report on a whole source; recorders that run are known by their locks.
+    The report on a whole source, or on the part that it gives; recorders that run are known where a spool has locks.
 
     ``also`` is called with each record, whatever is wrong with it. Raises SourceError when the source
     cannot be read.
     """
-    verifier = Verifier()
-    running = _running(source)
-    for stored in with_progress(source.read(verifier.damaged), "verifying"):
+    verifier = Verifier(partial=partial)
+    running = source.running()
+    for stored in with_progress(source.read(verifier.damaged, verifier.awaits), "verifying", lambda: source.total):
         verifier.add(stored)
         if also is not None:
             also(stored)
     # Asked twice: one that stopped, or started, while its records were read was running too.
-    return verifier.finish(running | _running(source))
+    return verifier.finish(running | source.running())
 
 
 @click.command()
@@ -56,20 +57,19 @@ def verify_source(source: Source, also: Callable[[StoredRecord], None] | None = 
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The key of the site's hashes (c.ExecEvents.hash_key_file), for --notebook.",
 )
-def verify(
-    source: str | None, show_all: bool, as_json: bool, notebook: Path | None, hash_key_file: Path | None
-) -> None:
+def verify(asked: Asked, show_all: bool, as_json: bool, notebook: Path | None, hash_key_file: Path | None) -> None:
     """
     Check that no record of SOURCE was changed, dropped, reordered or inserted since it was sealed.
 
-    SOURCE is as for `cat`. Exits with 0 when all is in order, with 1 and the first broken record, or the
+    SOURCE is as for `cat`. With --start or --partition what was left out cannot be missing; what was read is
+    checked as ever. Exits with 0 when all is in order, with 1 and the first broken record, or the
     cells that are not as recorded, when not, and with 2 when SOURCE cannot be read.
     """
-    opened = open_or_exit(source)
+    source = asked.open()
     cells: list[CellVerdict] = []
     try:
         check = NotebookCheck(notebook, hash_key_file) if notebook else None
-        report = verify_source(opened, check)
+        report = verify_source(source, check, partial=asked.is_partial)
         if check is not None:
             cells = check.verdicts()
     except SourceError as error:
@@ -82,7 +82,7 @@ def verify(
             document["cells"] = check.as_json(cells)
         click.echo(json.dumps(document, indent=2))
     else:
-        for line in report_lines(report, opened.name, None if show_all else SHOWN):
+        for line in report_lines(report, source.name, None if show_all else SHOWN):
             click.echo(line)
         if check is not None:
             check.show(cells)
@@ -126,10 +126,6 @@ def report_json(report: Report) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in report.findings],
         "notes": [asdict(note) for note in report.notes],
     }
-
-
-def _running(source: Source) -> set[str]:
-    return running_recorders(source.folder) if isinstance(source, SpoolSource) else set()
 
 
 def _counted(count: int, noun: str) -> str:

@@ -9,6 +9,7 @@ what a partition sees first of each record is always in order.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from logging import Logger
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaProducer
-from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from exec_events.errors import ConfigurationError, SinkError
@@ -45,6 +46,7 @@ STALL_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 # A record so large is sent alone: were it refused, those behind it must not have overtaken it.
 _LARGE_BYTES = 256 * 1024
+_MOST_TEXT = 300
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 # kafka-python's settings for our own use of it; a site may set them, too.
 ADMIN = {
@@ -94,6 +96,10 @@ class KafkaSink:
         self._admin_settings = {n: value for n, value in connection.items() if n in KafkaAdminClient.DEFAULT_CONFIG}
         self._producer_settings = {**PRODUCER, **connection, **FIXED}
         self._log = log
+        library = logging.getLogger("kafka")
+        if library.level == logging.NOTSET:
+            # It tells of every attempt to connect; the deliverer tells once. An admin who sets a level keeps it.
+            library.setLevel(logging.CRITICAL)
         self._producer: _Producer | None = None
         self._interrupted = threading.Event()
         self.refused = 0
@@ -101,8 +107,11 @@ class KafkaSink:
     def deliver(self, batch: Sequence[Delivery]) -> None:
         """Publish one batch; returns once every record, and every body, is acknowledged by all in-sync replicas."""
         try:
-            producer = self._open()
-            self._send(producer, batch)
+            # Bodies first: who sees an event finds its body, or a word on why there is none.
+            bodies = [content for delivery in batch for content in delivery.contents]
+            if bodies:
+                self._send_bodies(bodies)
+            self._send_records(self._open(), batch)
         except BaseException:
             self._discard()
             raise
@@ -119,8 +128,11 @@ class KafkaSink:
 
     def _open(self) -> _Producer:
         if self._producer is None:
-            ensure_topics(self._address, self._topic_settings, {**ADMIN, **self._admin_settings}, self._log)
-            self._producer = _Producer(bootstrap_servers=self._address.servers, **self._producer_settings)
+            try:
+                ensure_topics(self._address, self._topic_settings, {**ADMIN, **self._admin_settings}, self._log)
+                self._producer = _Producer(bootstrap_servers=self._address.servers, **self._producer_settings)
+            except (KafkaError, OSError, ValueError) as error:
+                raise SinkError(_why_not_connected(self._address.servers, error)) from error
         return self._producer
 
     def _discard(self) -> None:
@@ -129,11 +141,7 @@ class KafkaSink:
         if producer is not None:
             producer.abandon()
 
-    def _send(self, producer: _Producer, batch: Sequence[Delivery]) -> None:
-        # Bodies first: who sees an event finds its body, or a word on why there is none.
-        bodies = [content for delivery in batch for content in delivery.contents]
-        if bodies:
-            self._send_bodies(producer, bodies)
+    def _send_records(self, producer: _Producer, batch: Sequence[Delivery]) -> None:
         waiting: list[Any] = []
         topic = self._address.topics.events
         for delivery in batch:
@@ -154,22 +162,36 @@ class KafkaSink:
                 waiting = []
         self._wait(waiting)
 
-    def _send_bodies(self, producer: _Producer, bodies: list[StoredContent]) -> None:
-        sent = [(content, self._send_body(producer, content)) for content in bodies]
-        refusals = []
-        for content, future in sent:
-            try:
-                self._wait([future])
-            except SinkError as error:
-                if not isinstance(error.__cause__, _TOO_LARGE):
-                    raise
-                self.refused += 1
-                size = len(content.body or b"")
-                reason = f"{size} bytes of {content.kind} are more than the topic takes (max.message.bytes)"
-                self._log.warning("exec-events: a body is not published: %s; its event is", reason)
-                headers = [*_body_headers(content), (HEADER_REFUSED, reason.encode())]
-                refusals.append(producer.send(self._address.topics.contents, b"", content.commitment.encode(), headers))
-        self._wait(refusals)
+    def _send_bodies(self, bodies: Sequence[StoredContent]) -> None:
+        small = [content for content in bodies if len(content.body or b"") <= _LARGE_BYTES]
+        large = [content for content in bodies if len(content.body or b"") > _LARGE_BYTES]
+        try:
+            producer = self._open()
+            self._wait([self._send_body(producer, content) for content in small])
+        except SinkError as error:
+            if not isinstance(error.__cause__, _TOO_LARGE):
+                raise
+            # Kafka says neither which it was, nor takes any more of this producer: each goes alone now.
+            self._discard()
+            large = list(bodies)
+        for content in large:
+            self._send_alone(content)
+
+    def _send_alone(self, content: StoredContent) -> None:
+        """One body; in place of one that the topic does not take, a word on why."""
+        try:
+            self._wait([self._send_body(self._open(), content)])
+        except SinkError as error:
+            if not isinstance(error.__cause__, _TOO_LARGE):
+                raise
+            self._discard()
+            self.refused += 1
+            size = len(content.body or b"")
+            reason = f"{size} bytes of {content.kind} are more than the topic takes (max.message.bytes)"
+            self._log.warning("exec-events: a body is not published: %s; its event is", reason)
+            headers = [*_body_headers(content), (HEADER_REFUSED, reason.encode())]
+            topic = self._address.topics.contents
+            self._wait([self._open().send(topic, b"", content.commitment.encode(), headers)])
 
     def _send_body(self, producer: _Producer, content: StoredContent) -> Any:
         value = content_value(content.nonce, content.body or b"")
@@ -239,6 +261,14 @@ def _topic_settings(settings: dict[str, Any]) -> TopicSettings:
     taken = {"create": settings.pop("create_topics", True)}
     taken |= {f.name: settings.pop(f.name) for f in fields(TopicSettings) if f.name != "create" and f.name in settings}
     return TopicSettings(**taken)
+
+
+def _why_not_connected(servers: list[str], error: Exception) -> str:
+    where = ", ".join(servers)
+    if isinstance(error, KafkaTimeoutError):
+        return f"no broker of {where} answers: check the addresses, the network and whether TLS or SASL is expected"
+    text = str(error)
+    return f"cannot work with the brokers of {where}: {type(error).__name__}: {text[:_MOST_TEXT]}"
 
 
 def _what(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.errors import (
     AuthorizationError,
-    KafkaError,
+    InvalidReplicationFactorError,
     PolicyViolationError,
     TopicAlreadyExistsError,
 )
@@ -46,13 +46,34 @@ class TopicSettings:
     retention_days: float = FOR_EVER
     max_message_bytes: int = MAX_MESSAGE_BYTES
 
-    def configuration(self, *, compacted: bool) -> dict[str, str]:
-        """The configuration of one topic, as Kafka names it."""
+    def options(self, name: str, address: KafkaAddress) -> dict[str, Any]:
+        """The options of one topic, as `KafkaAdminClient.create_topics` takes them."""
+        keyed = name in (address.topics.events, address.topics.contents)
+        return {
+            "num_partitions": self.partitions if keyed else 1,
+            "replication_factor": self.replication_factor,
+            "configs": self._configuration(compacted=name == address.topics.contents),
+        }
+
+    def _configuration(self, *, compacted: bool) -> dict[str, str]:
         limits = {"max.message.bytes": str(self.max_message_bytes), "message.timestamp.after.max.ms": _ANY_TIME}
         if compacted:
             return {"cleanup.policy": "compact", **limits}
         kept = FOR_EVER if self.retention_days < 0 else int(self.retention_days * _MILLISECONDS_A_DAY)
         return {"cleanup.policy": "delete", "retention.ms": str(kept), "retention.bytes": "-1", **limits}
+
+
+class _Admin(KafkaAdminClient):  # type: ignore[misc]
+    """An admin client that ends its thread when it cannot connect, which kafka-python 3.0 leaves running."""
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except BaseException:
+            if hasattr(self, "_net"):
+                self._closed = False
+                self.close()
+            raise
 
 
 def ensure_topics(address: KafkaAddress, settings: TopicSettings, connection: dict[str, Any], log: Logger) -> None:
@@ -62,21 +83,14 @@ def ensure_topics(address: KafkaAddress, settings: TopicSettings, connection: di
     Blocks, for as long as ``connection`` allows. Raises SinkError where topics are missing and may not be made,
     and KafkaError where the cluster cannot be asked.
     """
-    admin = KafkaAdminClient(bootstrap_servers=address.servers, **connection)
+    admin = _Admin(bootstrap_servers=address.servers, **connection)
     try:
         missing = sorted(set(address.topics) - set(admin.list_topics()))
-        if not missing:
+        wanted = {name: settings.options(name, address) for name in missing}
+        if not wanted:
             return
         if not settings.create:
-            raise SinkError(_advice(missing, "this server may not make them (create_topics is off)", settings))
-        wanted = {
-            name: {
-                "num_partitions": settings.partitions,
-                "replication_factor": settings.replication_factor,
-                "configs": settings.configuration(compacted=name == address.topics.contents),
-            }
-            for name in missing
-        }
+            raise SinkError(_advice(wanted, "this server may not make them (create_topics is off)"))
         _create(admin, wanted, settings)
         log.info("exec-events: made the Kafka topics %s", ", ".join(missing))
     finally:
@@ -91,16 +105,17 @@ def _create(admin: KafkaAdminClient, wanted: dict[str, dict[str, Any]], settings
             continue  # another server was faster
         except (AuthorizationError, PolicyViolationError) as error:
             reason = f"the cluster does not let this server make them ({type(error).__name__})"
-            raise SinkError(_advice(sorted(wanted), reason, settings)) from error
-        except KafkaError as error:
-            raise SinkError(f"the Kafka topic {name} cannot be made: {error}") from error
+            raise SinkError(_advice(wanted, reason)) from error
+        except InvalidReplicationFactorError as error:
+            what = f"the cluster has too few brokers for replication_factor {settings.replication_factor}"
+            raise SinkError(f"the Kafka topic {name} cannot be made: {what}") from error
     admin.wait_for_topics(list(wanted))
 
 
-def _advice(missing: list[str], reason: str, settings: TopicSettings) -> str:
-    compacted = [name for name in missing if name.endswith(".contents")]
-    hint = f"; {compacted[0]} with cleanup.policy=compact" if compacted else ""
-    return (
-        f"the Kafka topics {', '.join(missing)} are missing, and {reason}. Have them made: {settings.partitions} "
-        f"partitions each, cleanup.policy=delete, retention.ms=-1{hint}"
+def _advice(wanted: dict[str, dict[str, Any]], reason: str) -> str:
+    topics = "; ".join(
+        f"{name}: {options['num_partitions']} partitions, "
+        + ", ".join(f"{key}={value}" for key, value in options["configs"].items())
+        for name, options in wanted.items()
     )
+    return f"topics are missing in Kafka, and {reason}. Have them made ({topics})"

@@ -3,17 +3,19 @@ Verification of chains: stored records go in as they were stored, what is wrong 
 
 Read aloud: every record hashes to what is stored with it; names the hash of the record before it in its
 chain; follows it without a gap. What a recorder says in its own chain of other chains (their heads,
-where they were cut, how its predecessors ended) is true. Nothing follows a recorder's end.
+where they were cut, how its predecessors ended) is true. Nothing follows a recorder's end. Where only a
+part of the record is read, nothing is missing for being outside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from .claims import Claim, Claims, heads_in
 from .errors import MalformedRecord
 from .findings import Finding, Kind, Note, Report
-from .record import Head, Seal, event_of, hash_bytes, hash_text, leaf_hash, seal_of
+from .record import Head, Seal, event_of, hash_text, leaf_hash, seal_of
 from .runs import Place, Runs
 from .sources.stored import Damage, StoredRecord
 
@@ -23,20 +25,6 @@ _CHAIN_KEY = b',"seal":{"chain":"'
 _CHAIN_KEY_BYTES = len(_CHAIN_KEY)
 _SEAL_ROOM = 320
 _MOST_HEADS = 10_000  # of the schema: a list this long may be incomplete
-
-
-class _Claim(NamedTuple):
-    """What the record (recorder, seq) says: ``chain`` reached ``head``. ``word`` is the member that says it."""
-
-    chain: str
-    head: Head
-    word: str
-    recorder: str
-    seq: int
-    place: Place
-
-    def __str__(self) -> str:
-        return f"the {self.word} in chain {self.recorder} seq {self.seq}"
 
 
 class _End(NamedTuple):
@@ -51,15 +39,17 @@ class Verifier:
     """
     Verifies a stream of stored records: `add` each of them, then `finish` once.
 
-    Records of one chain are expected in order; chains may be mixed in any way. Memory: 32 bytes a
+    Records of one chain are expected in order; chains may be mixed in any way. With ``partial`` they
+    are a part of the record: each chain from somewhere on, some chains not at all. Memory: 32 bytes a
     record. Nothing raises but a fault of this program: what is wrong becomes a finding.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, partial: bool = False) -> None:
+        self._partial = partial
         self._records = 0
         self._duplicates = 0
         self._chains: dict[bytes, Runs] = {}
-        self._claims: list[_Claim] = []
+        self._claims = Claims(self._settle)
         self._cuts: dict[str, list[Head]] = {}
         self._ends: dict[str, _End] = {}
         self._found: dict[tuple[Kind, str | None, int | None, int], tuple[int, Finding]] = {}
@@ -68,6 +58,13 @@ class Verifier:
     def records(self) -> int:
         """How many records were added."""
         return self._records
+
+    def awaits(self) -> bool:
+        """Whether something is named that is not here, and may be on its way: a record, or a recorder's chain."""
+        self._claims.sweep()
+        if any(self._first_absent(claim) is not None for claim in self._claims):
+            return True
+        return not self._partial and any(self._lacks_recorder(runs) for runs in self._chains.values())
 
     def add(self, stored: StoredRecord) -> None:
         """Verify one more record."""
@@ -99,10 +96,13 @@ class Verifier:
         chains = {runs.chain: runs for runs in self._chains.values()}
         for runs in chains.values():
             self._check_runs(runs)
-            self._check_recorder(runs, chains)
+            if not self._partial and self._lacks_recorder(runs):
+                what = "the recorder of other chains has none itself"
+                self._find(Kind.RECORDER_MISSING, runs.recorder, 0, runs.first_place, what)
             self._check_end(runs)
-        for claim in sorted(self._claims, key=lambda claim: -claim.head.seq):
-            self._check_absent(claim, chains.get(claim.chain))
+        self._claims.sweep()
+        for claim in self._claims:
+            self._check_absent(claim)
         recorders = [runs.chain for runs in chains.values() if runs.is_recorder]
         findings = sorted(self._found.values(), key=lambda found: found[0])
         return Report(
@@ -111,7 +111,7 @@ class Verifier:
             chains=len(chains),
             recorders=len(recorders),
             findings=tuple(finding for _, finding in findings),
-            notes=tuple(_notes(recorders, self._ends.keys(), running)),
+            notes=tuple(_notes(recorders, self._ends.keys(), running, partial=self._partial)),
         )
 
     def _find(self, kind: Kind, chain: str | None, seq: int | None, place: Place, what: str) -> None:
@@ -155,7 +155,7 @@ class Verifier:
         if known is not None:
             self._find(Kind.FORK, seal.chain, seal.seq, place, "there are two records of this seq, not the same")
             return False
-        if runs.is_late(seal.seq):
+        if runs.is_late(seal.seq, place.file):
             self._find(Kind.REORDERED, seal.chain, seal.seq, place, "it stands after later records of its chain")
         runs.insert(seal, digest, place)
         return True
@@ -170,14 +170,14 @@ class Verifier:
                 raise MalformedRecord("its recorder_id is not its chain's")
             if not str(event.get("__schema__")).startswith(RECORDER_SCHEMA):
                 return
-            said = {word: _heads(event.get(word, [])) for word in ("previous", "heads", "cuts")}
+            said = {word: heads_in(event.get(word, [])) for word in ("previous", "heads", "cuts")}
             action = event["action"]
         except (MalformedRecord, KeyError) as error:
             self._find(Kind.MALFORMED, chain, seq, place, f"it is no record of a recorder: {error}")
             return
         for word, heads in said.items():
             for name, head in heads:
-                self._believe(_Claim(name, head, word, chain, seq, place))
+                self._claims.add(Claim(name, head, word, chain, seq, place))
         for name, head in said["cuts"]:
             self._cuts.setdefault(name, []).append(head)
         if action == "stopped":
@@ -185,16 +185,15 @@ class Verifier:
             last_seqs = {name: head.seq for name, head in said["heads"]}
             self._ends.setdefault(chain, _End(seq, last_seqs if complete else None, place))
 
-    def _believe(self, claim: _Claim) -> None:
-        """Check a claim now, or keep it for the end if its record has not come."""
+    def _settle(self, claim: Claim) -> bool:
+        """Check a claim if its record is here; False where it is not."""
         runs = self._chains.get(claim.chain.encode())
         known = None if runs is None else runs.hash_at(claim.head.seq)
-        if known is None:
-            self._claims.append(claim)
-        elif known != claim.head.hash:
+        if known is not None and known != claim.head.hash:
             self._contradict(claim)
+        return known is not None
 
-    def _contradict(self, claim: _Claim) -> None:
+    def _contradict(self, claim: Claim) -> None:
         what = f"its hash is not the one of {claim}, {hash_text(claim.head.hash)}"
         self._find(Kind.CHANGED, claim.chain, claim.head.seq, claim.place, what)
 
@@ -209,6 +208,8 @@ class Verifier:
                 if last is not None and run.prev != last.hash:
                     what = "it is not the record that the next one was sealed after"
                     self._find(Kind.CHANGED, runs.chain, last.seq, run.place, what)
+            elif last is None and self._partial:
+                pass  # what is before it was not read
             elif run.prev is not None and Head(run.start - 1, run.prev) not in cuts:
                 covered = [cut.seq for cut in cuts if cut.seq < run.start - 1]
                 first = max([*covered, -1 if last is None else last.seq]) + 1
@@ -217,11 +218,9 @@ class Verifier:
                 self._find(kind, runs.chain, first, run.place, what)
             last = run.last
 
-    def _check_recorder(self, runs: Runs, chains: dict[str, Runs]) -> None:
-        """A chain's recorder has a chain too."""
-        recorder, place = runs.recorder, runs.first_place
-        if recorder not in chains and recorder not in self._cuts:
-            self._find(Kind.RECORDER_MISSING, recorder, 0, place, "the recorder of other chains has none itself")
+    def _lacks_recorder(self, runs: Runs) -> bool:
+        """Whether a chain's recorder has no chain itself, and was not cut whole."""
+        return runs.recorder.encode() not in self._chains and runs.recorder not in self._cuts
 
     def _check_end(self, runs: Runs) -> None:
         """Nothing follows what a recorder said when it stopped."""
@@ -238,36 +237,31 @@ class Verifier:
             what = f"its recorder had stopped (chain {runs.recorder} seq {end.seq})"
             self._find(Kind.ADDED, runs.chain, last + 1, end.place, what)
 
-    def _check_absent(self, claim: _Claim, runs: Runs | None) -> None:
-        """A record that a recorder names is here, or was cut."""
-        known = None if runs is None else runs.hash_at(claim.head.seq)
-        if known is not None:
-            if known != claim.head.hash:
-                self._contradict(claim)
-            return
+    def _check_absent(self, claim: Claim) -> None:
+        """A record that a recorder names, and that is not here, was cut."""
         cuts = self._cuts.get(claim.chain, ())
         same = [cut.hash for cut in cuts if cut.seq == claim.head.seq]
         if same and claim.head.hash not in same:
             self._contradict(claim)
-        reached = max([cut.seq for cut in cuts] + ([runs.next_seq - 1] if runs else []), default=-1)
-        if reached < claim.head.seq:
+        first = self._first_absent(claim)
+        if first is not None:
             kind = Kind.BROKEN_LINK if claim.word == "previous" else Kind.TAIL_CUT
-            what = f"{_seqs(reached + 1, claim.head.seq)} not here, but in {claim}"
-            self._find(kind, claim.chain, reached + 1, claim.place, what)
+            what = f"{_seqs(first, claim.head.seq)} not here, but in {claim}"
+            self._find(kind, claim.chain, first, claim.place, what)
+
+    def _first_absent(self, claim: Claim) -> int | None:
+        """The first seq missing at a chain's end, by this claim; None where the end is here, was cut, or is outside."""
+        runs = self._chains.get(claim.chain.encode())
+        if self._partial and (runs is None or claim.head.seq < runs.first_seq):
+            return None
+        cuts = self._cuts.get(claim.chain, ())
+        reached = max([cut.seq for cut in cuts] + ([runs.next_seq - 1] if runs else []), default=-1)
+        return reached + 1 if reached < claim.head.seq else None
 
 
-def _heads(value: Any) -> list[tuple[str, Head]]:
-    """The (chain, head) pairs of a list in a recorder's event; raises MalformedRecord."""
-    try:
-        heads = [(item["chain"], Head(item["seq"], hash_bytes(item["hash"]))) for item in value]
-    except (TypeError, KeyError) as error:
-        raise MalformedRecord(f"not a list of chain, seq and hash: {error}") from error
-    if not all(isinstance(name, str) and type(head.seq) is int and head.seq >= 0 for name, head in heads):
-        raise MalformedRecord("not a list of chain, seq and hash")
-    return heads
-
-
-def _notes(recorders: list[str], ended: Set[str], running: Set[str]) -> Iterator[Note]:
+def _notes(recorders: list[str], ended: Set[str], running: Set[str], *, partial: bool) -> Iterator[Note]:
+    if partial:
+        yield Note(None, "only a part of the record was read; whether anything outside it is missing was not checked")
     for recorder in recorders:
         if recorder in ended:
             continue

@@ -48,14 +48,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is not wrong but should be known of one recorder."""
+    """What is not wrong but should be known: of one recorder, or of all that was read (None)."""
 
-    recorder_id: str
+    recorder_id: str | None
     what: str
 
     def __str__(self) -> str:
         """The note as one line for a person."""
-        return f"recorder {self.recorder_id}: {self.what}"
+        return self.what if self.recorder_id is None else f"recorder {self.recorder_id}: {self.what}"
 
 
 @dataclass(frozen=True, slots=True)

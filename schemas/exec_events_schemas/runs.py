@@ -64,15 +64,24 @@ class Runs:
         """Where its first record was found."""
         return self._runs[0].place
 
+    @property
+    def first_seq(self) -> int:
+        """The seq of its first record that is here."""
+        return self._runs[0].start
+
     def append(self, digest: bytes) -> None:
         """Add the record after the last one."""
         self._last.hashes += digest
         self.next_seq += 1
         self.next_ending = f'","prev":"sha256:{digest.hex()}","seq":{self.next_seq}}}}}'.encode()
 
-    def is_late(self, seq: int) -> bool:
-        """Whether a record comes after later ones, other than as the next of those that do already."""
-        return seq < self.next_seq and self._late != seq - 1
+    def is_late(self, seq: int, file: str) -> bool:
+        """
+        Whether a record comes after later ones, other than as the next of those that do already.
+
+        Between files there is no order: a topic that was given more partitions has chains in two of them.
+        """
+        return seq < self.next_seq and self._late != seq - 1 and self._last.place.file == file
 
     def insert(self, seal: Seal, digest: bytes, place: Place) -> None:
         """Add a record whose seq is not there yet, wherever it belongs."""

@@ -15,8 +15,8 @@ from tornado.web import RequestHandler
 
 from conftest import PLAIN, recorded
 from exec_events import metrics
+from exec_events.api_handlers import AUTH_RESOURCE
 from exec_events.app import ExecEvents
-from exec_events.handlers import AUTH_RESOURCE
 from exec_events.testing import NotebookClient, RunningServer
 
 # Refuses everything of ours to a request that says so, so that one server serves all tests.

@@ -247,6 +247,28 @@ def test_the_cap_stops_the_spool_loudly_and_a_cut_opens_it(tmp_path: Path) -> No
         assert spool.state().lost == 0
 
 
+@pytest.mark.parametrize("wait", ["flush", "call", "begin_durably"])
+def test_who_gives_up_waiting_does_no_harm(tmp_path: Path, wait: str) -> None:
+    """A future that was cancelled, as asyncio does at a timeout, is passed over, and the writer goes on."""
+    with running(tmp_path) as spool:
+        spool.flush().result(10)
+        waits = {
+            "flush": spool.flush,
+            "call": lambda: spool.call(lambda _: None),
+            "begin_durably": lambda: spool.begin_durably("one", b"{}"),
+        }
+        with closing(sqlite3.connect(spool.path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            spool.append({"number": 1}, "a")
+            assert waits[wait]().cancel(), "nothing is answered while the file is locked"
+            until(lambda: spool.state().problem is not None)
+            assert waits[wait]().cancel(), "nor after the writer has refused all who waited"
+            other.execute("ROLLBACK")
+        spool.append({"number": 2}, "a")
+        spool.flush().result(10)
+        assert spool.last_id == 2
+
+
 def test_closing_writes_what_is_left(tmp_path: Path) -> None:
     """Nothing that was put in before the close is missing after it."""
     spool = Spool(tmp_path, str(uuid.uuid4()), LOG, started_at=STARTED)

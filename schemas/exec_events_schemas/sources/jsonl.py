@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from glob import escape
 from pathlib import Path
 from threading import Event
@@ -15,13 +15,15 @@ import orjson
 
 from exec_events_schemas.errors import MalformedRecord, SourceError
 from exec_events_schemas.record import canonical, hash_bytes, hash_text, leaf_hash
+from exec_events_schemas.topics import StoredContent
 
-from .stored import POLL_SECONDS, Damage, OnDamage, StoredRecord, refuse_damage
+from .stored import POLL_SECONDS, Damage, OnDamage, StoredRecord, never, refuse_damage
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
 _HASH_AT_END = re.compile(rb',"hash":"sha256:([0-9a-f]{64})"\}\r?\n?\Z')
 _HASH_ROOM = 90
+_MEMBERS = {"event", "seal", "hash", "contents"}
 
 
 def line_of(stored: StoredRecord) -> bytes:
@@ -47,15 +49,32 @@ def record_of(line: bytes) -> tuple[bytes, bytes | None]:
         parsed = orjson.loads(line)
     except ValueError as error:
         raise MalformedRecord(f"not JSON: {error}") from error
-    if not isinstance(parsed, dict) or not {"event", "seal"} <= parsed.keys() <= {"event", "seal", "hash"}:
+    if not isinstance(parsed, dict) or not {"event", "seal"} <= parsed.keys() <= _MEMBERS:
         raise MalformedRecord('not an object of "event", "seal" and "hash"')
+    parsed.pop("contents", None)  # what `cat --contents` found beside the record
     text = parsed.pop("hash", None)
     if not (text is None or isinstance(text, str)):
         raise MalformedRecord('its "hash" is not text')
     return canonical(parsed), None if text is None else hash_bytes(text)
 
 
-class JsonLinesSource:
+class _JsonLines:
+    """What a file of JSON lines and a stream of them have in common."""
+
+    name: str
+    is_ordered = True
+    total: int | None = None
+
+    def contents(self, on_damage: OnDamage = refuse_damage) -> Iterator[StoredContent | None]:
+        """There are none: raises SourceError."""
+        raise SourceError(f"{self.name}: JSON lines hold no bodies. Ask the spool or the topic they came from.")
+
+    def running(self) -> set[str]:
+        """Nobody is known to."""
+        return set()
+
+
+class JsonLinesSource(_JsonLines):
     """A ``.jsonl`` file, after its rotated siblings ``.jsonl.1``, ``.jsonl.2``… (a higher number is older)."""
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +87,7 @@ class JsonLinesSource:
         """Every record; raises SourceError at the first damage."""
         return self.read()
 
-    def read(self, on_damage: OnDamage = refuse_damage) -> Iterator[StoredRecord]:
+    def read(self, on_damage: OnDamage = refuse_damage, more: Callable[[], bool] = never) -> Iterator[StoredRecord]:
         """Every record of the rotated files, oldest first, then of the file itself; as `Source.read`."""
         for path in [*_rotated(self._path), self._path]:
             if path.is_file():
@@ -107,7 +126,7 @@ class JsonLinesSource:
             stop.wait(poll_seconds)
 
 
-class StandardInputSource:
+class StandardInputSource(_JsonLines):
     """JSON lines on standard input; they can be read once."""
 
     name = "standard input"
@@ -116,7 +135,7 @@ class StandardInputSource:
         """Every record; raises SourceError at the first damage."""
         return self.read()
 
-    def read(self, on_damage: OnDamage = refuse_damage) -> Iterator[StoredRecord]:
+    def read(self, on_damage: OnDamage = refuse_damage, more: Callable[[], bool] = never) -> Iterator[StoredRecord]:
         """As `Source.read`, once."""
         return _read_lines(sys.stdin.buffer, self.name, on_damage)
 

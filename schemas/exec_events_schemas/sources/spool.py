@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from exec_events_schemas.errors import SourceError
+from exec_events_schemas.errors import MalformedRecord, SourceError
 from exec_events_schemas.spool_layout import FILE_SUFFIX, LOCK_SUFFIX
+from exec_events_schemas.topics import StoredContent, content_of, content_value
 
-from .stored import POLL_SECONDS, Damage, OnDamage, StoredRecord, refuse_damage
+from .stored import POLL_SECONDS, Damage, OnDamage, StoredRecord, never, refuse_damage
 
 try:
     import fcntl
@@ -27,6 +28,12 @@ CHUNK = 1000
 # A tampered row may hold anything: whatever it is, it comes out as bytes.
 _NEXT_ROWS = """
 SELECT coalesce(CAST(record AS BLOB), x''), CAST(hash AS BLOB), id FROM records WHERE id > ? ORDER BY id LIMIT ?
+"""
+# Bodies are found by their commitment; a table may hold gigabytes of them, and so little of it at a time.
+BODIES = 50
+_NEXT_BODIES = """
+SELECT commitment, CAST(subject AS TEXT), CAST(kind AS TEXT), CAST(nonce AS BLOB), CAST(body AS BLOB) FROM contents
+WHERE commitment > ? ORDER BY commitment LIMIT ?
 """
 BUSY_TIMEOUT_SECONDS = 5.0
 
@@ -91,6 +98,9 @@ def running_recorders(folder: Path) -> set[str]:
 class SpoolSource:
     """Every record of every file of a spool's folder: files by start of their recorder, records as sealed."""
 
+    is_ordered = True
+    total: int | None = None
+
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise SourceError(
@@ -103,7 +113,7 @@ class SpoolSource:
         """Every record; raises SourceError at the first damage."""
         return self.read()
 
-    def read(self, on_damage: OnDamage = refuse_damage) -> Iterator[StoredRecord]:
+    def read(self, on_damage: OnDamage = refuse_damage, more: Callable[[], bool] = never) -> Iterator[StoredRecord]:
         """
         Every record that was there when reading began, and some that came since; as `Source.read`.
 
@@ -138,6 +148,58 @@ class SpoolSource:
                     refuse_damage(_damage(path, reached.get(path, 0), error))
             yield None
             stop.wait(poll_seconds)
+
+    def contents(self, on_damage: OnDamage = refuse_damage) -> Iterator[StoredContent | None]:
+        """
+        As `Source.contents`; a file in which anything was written since is given whole again.
+
+        What was erased is not there; a body that is not the one committed to is damage.
+        """
+        seen: dict[Path, tuple[int, ...]] = {}
+        while True:
+            for path in spool_files(self.folder):
+                if seen.get(path) == (state := _state(path)):
+                    continue
+                seen[path] = state
+                try:
+                    yield from _contents(path, on_damage)
+                except sqlite3.Error as error:
+                    on_damage(_damage(path, 0, error))
+            yield None
+
+    def running(self) -> set[str]:
+        """Those that hold the lock of their file."""
+        return running_recorders(self.folder)
+
+
+def _contents(path: Path, on_damage: OnDamage) -> Iterator[StoredContent]:
+    """The bodies in one file; raises sqlite3.Error."""
+    after, count = "", 0
+    with closing(connect_read_only(path)) as connection:
+        if not _has_records(connection):
+            return
+        while rows := connection.execute(_NEXT_BODIES, (after, BODIES)).fetchall():
+            after = rows[-1][0]
+            for commitment, subject, kind, nonce, body in rows:
+                count += 1
+                try:
+                    found = content_of(str(commitment).encode(), content_value(nonce, body), ())
+                except MalformedRecord as error:
+                    on_damage(Damage(path.name, count, str(error)))
+                else:
+                    yield found._replace(subject=subject, kind=kind)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when anything is written to a file, or to its journal."""
+    found = []
+    for part in (path, path.with_name(f"{path.name}-wal")):
+        try:
+            status = part.stat()
+        except OSError:
+            continue
+        found += [status.st_mtime_ns, status.st_size, status.st_ino]
+    return tuple(found)
 
 
 def _chunks(path: Path, after: int) -> Iterator[list[StoredRecord]]:

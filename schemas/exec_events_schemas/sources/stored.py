@@ -1,12 +1,14 @@
-"""What every source gives: stored records in the order they were stored, and the damage between them."""
+"""What every source gives: stored records in the order they were stored, the damage between them, and bodies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from threading import Event
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from exec_events_schemas.errors import SourceError
+from exec_events_schemas.topics import StoredContent
 
 POLL_SECONDS = 0.2
 
@@ -16,7 +18,7 @@ class StoredRecord(NamedTuple):
     One record as it was found.
 
     ``record`` is its bytes, ``hash`` the raw 32 bytes stored with it (None where none is),
-    ``position`` its row or line in ``file``, counted from 1.
+    ``position`` its row or line in ``file``, counted from 1, or its offset where ``file`` is a topic's partition.
     """
 
     record: bytes
@@ -26,7 +28,7 @@ class StoredRecord(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """A place in ``file``, at or after row or line ``position``, that cannot be read; ``what`` says why."""
+    """A place in ``file``, at or after row, line or offset ``position``, that cannot be read; ``what`` says why."""
 
     file: str
     position: int
@@ -43,20 +45,43 @@ def refuse_damage(damage: Damage) -> None:
     )
 
 
+class Last(NamedTuple):
+    """The end of a source: at least its last so many ``records`` are asked for."""
+
+    records: int
+
+
+# Where reading begins: at the first record of a time, with what comes from now on, or somewhere before the end.
+Start = datetime | Literal["now"] | Last
+
+
+def never() -> bool:
+    """The default answer to whether more is waited for."""
+    return False
+
+
 class Source(Protocol):
-    """Where sealed records are read from; reading again starts at the beginning."""
+    """
+    Where sealed records are read from; reading again starts at the beginning, or where the source was told to.
+
+    ``is_ordered`` says whether records come in the order in which they were stored; where they do not, they do
+    within each ``file``. ``total`` is how many records a reading will give, as far as that is known by then.
+    """
 
     name: str
+    is_ordered: bool
+    total: int | None
 
     def __iter__(self) -> Iterator[StoredRecord]:
         """Every record; raises SourceError at the first damage."""
         ...
 
-    def read(self, on_damage: OnDamage = refuse_damage) -> Iterator[StoredRecord]:
+    def read(self, on_damage: OnDamage = refuse_damage, more: Callable[[], bool] = never) -> Iterator[StoredRecord]:
         """
         Every record, reading on after ``on_damage`` returns.
 
-        Raises SourceError where nothing can be read at all.
+        Where records may arrive after others that name them, it waits a few seconds for as long as ``more``
+        says so. Raises SourceError where nothing can be read at all.
         """
         ...
 
@@ -67,4 +92,16 @@ class Source(Protocol):
         Each time there is nothing new it gives None, then sleeps ``poll_seconds``: the first None ends
         what was there at the start. Raises SourceError at damage.
         """
+        ...
+
+    def contents(self, on_damage: OnDamage = refuse_damage) -> Iterator[StoredContent | None]:
+        """
+        Every body that was kept, then None; asked to go on, those that came since, then None, and so on.
+
+        The last one given of a commitment counts. Raises SourceError where the source holds no bodies.
+        """
+        ...
+
+    def running(self) -> set[str]:
+        """The recorder_id of every recorder that is known to run."""
         ...
