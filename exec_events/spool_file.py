@@ -137,7 +137,8 @@ class SpoolFile:
         connection.execute("PRAGMA secure_delete=ON")
         connection.execute("PRAGMA cache_size=-4000")
         connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-        connection.executescript(DDL)
+        # At once: a reader finds all tables or none.
+        connection.executescript(f"BEGIN; {DDL} COMMIT;")
         if started_at is not None:
             rows = {"layout": LAYOUT_VERSION, "recorder_id": self.recorder_id, "started_at": started_at}
             connection.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", rows.items())

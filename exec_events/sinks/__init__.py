@@ -60,7 +60,8 @@ def open_sink(url: str, log: Logger, **settings: Any) -> Sink:
     """
     The sink for ``url``, made by calling the class its scheme names as ``Class(url, log, **settings)``.
 
-    Raises ConfigurationError for a scheme nobody registered; whatever the class raises, too.
+    Raises ConfigurationError for a scheme nobody registered, or whose packages are missing; whatever the class
+    raises, too.
     """
     scheme = url.partition(":")[0].lower()
     found = {point.name: point for point in entry_points(group=GROUP)}
@@ -69,7 +70,12 @@ def open_sink(url: str, log: Logger, **settings: Any) -> Sink:
         raise ConfigurationError(
             f"no sink for {name_of(url)!r}: no installed package registers {scheme!r} under {GROUP} (known: {known})"
         )
-    sink: Sink = found[scheme].load()(url, log, **settings)
+    try:
+        made = found[scheme].load()
+    except ImportError as error:
+        needed = f"pip install 'exec-events[{scheme}]'"
+        raise ConfigurationError(f"the sink {name_of(url)!r} cannot be loaded ({error}): {needed}") from error
+    sink: Sink = made(url, log, **settings)
     return sink
 
 

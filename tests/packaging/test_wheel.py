@@ -34,7 +34,7 @@ BUILD_SECONDS = 120
 INSTALL_SECONDS = 240
 EXTENSION_CONFIGURATION = "etc/jupyter/jupyter_server_config.d/exec_events.json"
 # What no verb may need: it comes with the extra `schemas`, or is for developers.
-OPTIONAL = ("datamodel_code_generator", "jsonsubschema", "pytest", "sphinx", "jupyterlab", "hypothesis")
+OPTIONAL = ("kafka", "datamodel_code_generator", "jsonsubschema", "pytest", "sphinx", "jupyterlab", "hypothesis")
 HEAVY = ("pydantic", "rich", "jsonsubschema", "jupyter_server")
 
 VALIDATE_EXAMPLES = """
@@ -140,11 +140,11 @@ def read_member(wheel: Path, name: str) -> str:
 
 
 def test_top_level_names_are_exactly_ours(wheel: Path) -> None:
-    """The wheel installs the packages exec_events and exec_events_schemas, and no other top-level name."""
+    """The wheel installs exec_events, exec_events_consumers and exec_events_schemas, and no other top-level name."""
     recorded = [row[0] for row in csv.reader(io.StringIO(read_member(wheel, "RECORD")))]
     top = {path.partition("/")[0] for path in recorded}
     beside = {name for name in top if name.endswith((".dist-info", ".data"))}
-    assert top - beside == {"exec_events", "exec_events_schemas"}
+    assert top - beside == {"exec_events", "exec_events_consumers", "exec_events_schemas"}
 
 
 def test_shared_data_is_one_file(names: list[str]) -> None:
@@ -155,7 +155,7 @@ def test_shared_data_is_one_file(names: list[str]) -> None:
 
 def test_holds_no_tests_docs_or_benchmarks(names: list[str]) -> None:
     """No test, documentation, demo, benchmark or compiled file is in the wheel."""
-    unwanted = {"tests", "docs", "benchmarks", "demo", "conftest.py", "__pycache__", "generate_models.py"}
+    unwanted = {"tests", "docs", "benchmarks", "demo", "tools", "docker", "conftest.py", "__pycache__", "generate_models.py"}
     assert [name for name in names if unwanted.intersection(name.split("/"))] == []
 
 
@@ -168,9 +168,10 @@ def test_every_file_of_the_contract_is_in_it(names: list[str]) -> None:
             assert f"{folder}/examples/v{name.version}/{file}" in names
 
 
-def test_both_packages_are_typed(names: list[str]) -> None:
+def test_every_package_is_typed(names: list[str]) -> None:
     """Each package carries the marker that tells type checkers to read it."""
-    assert {"exec_events/py.typed", "exec_events_schemas/py.typed"} <= set(names)
+    packages = ("exec_events", "exec_events_consumers", "exec_events_schemas")
+    assert {f"{package}/py.typed" for package in packages} <= set(names)
 
 
 def test_metadata_names_license_readme_and_extras(wheel: Path, metadata: Message) -> None:
@@ -182,7 +183,7 @@ def test_metadata_names_license_readme_and_extras(wheel: Path, metadata: Message
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert str(metadata.get_payload()).startswith("# exec-events")
-    assert {"schemas", "docs", "test"} <= set(metadata.get_all("Provides-Extra", []))
+    assert {"kafka", "schemas", "docs", "test"} <= set(metadata.get_all("Provides-Extra", []))
 
 
 def test_a_plain_install_needs_no_extra(metadata: Message) -> None:
@@ -236,6 +237,15 @@ def test_file_sink_is_registered(environment: Environment) -> None:
     """The entry point of the file sink is found where the wheel is installed."""
     code = "import logging; from exec_events.sinks import open_sink; open_sink('file:///x/y', logging.getLogger())"
     environment.run("python", "-I", "-c", code)
+
+
+def test_kafka_without_its_extra_says_what_to_install(environment: Environment) -> None:
+    """Where kafka-python is not installed, the Kafka sink and source say how to install it."""
+    code = "import logging; from exec_events.sinks import open_sink; open_sink('kafka://127.0.0.1:1', logging.getLogger())"
+    delivering = environment.run("python", "-I", "-c", code, check=False)
+    reading = environment.run("exec-events", "verify", "kafka://127.0.0.1:1", check=False)
+    assert "pip install 'exec-events[kafka]'" in delivering.stderr
+    assert (reading.returncode, "pip install 'exec-events[kafka]'" in reading.stderr) == (2, True), reading.stderr
 
 
 @dataclass(slots=True)
