@@ -19,7 +19,6 @@ from front_end import OpenNotebook
 from rich.console import Console
 from rich.markup import escape
 
-from exec_events.paths import FOLDER_NAME
 from exec_events.testing import (
     NotebookClient,
     Record,
@@ -29,6 +28,7 @@ from exec_events.testing import (
 )
 from exec_events_schemas.record import leaf_hash
 from exec_events_schemas.sources.spool import running_recorders, spool_files
+from exec_events_schemas.spool_layout import FOLDER_NAME
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLE = Path(__file__).with_name("example.ipynb")

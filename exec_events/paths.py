@@ -6,7 +6,8 @@ from pathlib import Path
 
 from jupyter_core.paths import jupyter_data_dir
 
-FOLDER_NAME = "exec-events"
+from exec_events_schemas.spool_layout import FOLDER_NAME
+
 HANDLERS_FOLDER_NAME = "exec-events-handlers"
 KEY_NAME = "pseudonym.key"
 

@@ -236,7 +236,18 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
 
 def test_no_registry_and_no_path_of_one_machine_is_named() -> None:
     """No page and no source names the host of a package registry, or a path that is somebody's own."""
-    folders = ("docs", "exec_events", "schemas", "tests", "benchmarks", "demo", "jupyter-config", "consumers", "tools", "docker")
+    folders = (
+        "docs",
+        "exec_events",
+        "schemas",
+        "tests",
+        "benchmarks",
+        "demo",
+        "jupyter-config",
+        "consumers",
+        "tools",
+        "docker",
+    )
     files = [path for folder in folders for path in (REPOSITORY / folder).rglob("*") if path.is_file()]
     files += [*REPOSITORY.glob("*.md"), *(REPOSITORY / name for name in TOP_LEVEL)]
     built = {"_build", "__pycache__", "node_modules"}

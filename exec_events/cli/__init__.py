@@ -1,12 +1,19 @@
-"""``exec-events VERB``: each verb is a module of this package, imported when it is called."""
+"""
+``exec-events VERB``: each verb is a module of this package, or a plug-in, imported when it is called.
+
+A plug-in is an entry point of the group ``exec_events.commands``: its name is the verb, its object a click command.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import entry_points
 
 import click
 
 from exec_events import __version__
+
+GROUP = "exec_events.commands"
 
 # verb -> (module, one line of help): listing help imports no verb.
 VERBS = {
@@ -22,24 +29,38 @@ VERBS = {
 
 
 class LazyGroup(click.Group):
-    """A click group that imports a verb's module only when the verb is called."""
+    """A click group that imports a verb's module only when the verb is called, or help asks what a plug-in does."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All verbs, in the order of `VERBS`."""
-        return list(VERBS)
+        """All verbs: those of `VERBS` in their order, then the plug-ins."""
+        return [*VERBS, *sorted({point.name for point in entry_points(group=GROUP)} - VERBS.keys())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one verb."""
-        if cmd_name not in VERBS:
-            return None
-        module = import_module(f"exec_events.cli.{VERBS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
+        command: click.Command
+        if cmd_name in VERBS:
+            command = getattr(import_module(f"exec_events.cli.{VERBS[cmd_name][0]}"), cmd_name)
+            return command
+        for point in entry_points(group=GROUP, name=cmd_name):
+            try:
+                command = point.load()
+            except ImportError as error:
+                needed = "pip install 'exec-events[consumers]'"
+                raise click.ClickException(f"{cmd_name} needs more than is installed ({error}): {needed}") from error
+            return command
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs without importing them."""
+        """List the verbs; of a plug-in that cannot be imported, that it cannot."""
+        rows = [(verb, line) for verb, (_, line) in VERBS.items()]
+        for verb in self.list_commands(ctx)[len(VERBS) :]:
+            try:
+                command = self.get_command(ctx, verb)
+                rows.append((verb, command.get_short_help_str(limit=100) if command else ""))
+            except click.ClickException as error:
+                rows.append((verb, error.message))
         with formatter.section("Commands"):
-            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+            formatter.write_dl(rows)
 
 
 @click.group(

@@ -18,12 +18,12 @@ from logging import Logger
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from exec_events.errors import ConfigurationError, SinkError
 from exec_events_schemas.errors import ContractError, MalformedRecord
-from exec_events_schemas.kafka_settings import TokenFile, read_settings
+from exec_events_schemas.kafka_settings import SECRETS, TokenFile, read_settings
 from exec_events_schemas.topics import (
     HEADER_KIND,
     HEADER_REASON,
@@ -36,6 +36,7 @@ from exec_events_schemas.topics import (
 )
 
 from . import Delivery
+from .kafka_attempts import Attempts
 from .kafka_topics import TopicSettings, ensure_topics
 
 AbstractTokenProvider.register(TokenFile)
@@ -46,7 +47,6 @@ STALL_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 # A record so large is sent alone: were it refused, those behind it must not have overtaken it.
 _LARGE_BYTES = 256 * 1024
-_MOST_TEXT = 300
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 # kafka-python's settings for our own use of it; a site may set them, too.
 ADMIN = {
@@ -85,16 +85,11 @@ class KafkaSink:
     def __init__(self, url: str, log: Logger, **settings: Any) -> None:
         try:
             self._address = kafka_address(url)
-            connection = read_settings(settings)
         except ContractError as error:
             raise ConfigurationError(str(error)) from error
-        self._topic_settings = _topic_settings(connection)
-        if unknown := sorted(
-            connection.keys() - KafkaProducer.DEFAULT_CONFIG.keys() | connection.keys() & FIXED.keys()
-        ):
-            raise ConfigurationError(f"the Kafka sink has no setting {', '.join(unknown)}; see docs/kafka.md")
-        self._admin_settings = {n: value for n, value in connection.items() if n in KafkaAdminClient.DEFAULT_CONFIG}
-        self._producer_settings = {**PRODUCER, **connection, **FIXED}
+        self._given = settings
+        self._read_settings()
+        self._attempts = Attempts()
         self._log = log
         library = logging.getLogger("kafka")
         if library.level == logging.NOTSET:
@@ -126,13 +121,30 @@ class KafkaSink:
         if producer is not None:
             producer.close(timeout)
 
+    def _read_settings(self) -> tuple[TopicSettings, dict[str, Any]]:
+        """What is said of topics and of connections, files read anew: a password in one may have been put right."""
+        try:
+            connection = read_settings(self._given)
+        except ContractError as error:
+            raise ConfigurationError(str(error)) from error
+        topics = _topic_settings(connection)
+        if unknown := sorted(
+            connection.keys() - KafkaProducer.DEFAULT_CONFIG.keys() | connection.keys() & FIXED.keys()
+        ):
+            raise ConfigurationError(f"the Kafka sink has no setting {', '.join(unknown)}; see docs/kafka.md")
+        return topics, connection
+
     def _open(self) -> _Producer:
         if self._producer is None:
+            topics, given = self._read_settings()
+            connection = {**given, "bootstrap_servers": self._address.servers, "kafka_client": self._attempts.client}
+            for_admin = {name: value for name, value in connection.items() if name in KafkaAdminClient.DEFAULT_CONFIG}
             try:
-                ensure_topics(self._address, self._topic_settings, {**ADMIN, **self._admin_settings}, self._log)
-                self._producer = _Producer(bootstrap_servers=self._address.servers, **self._producer_settings)
-            except (KafkaError, OSError, ValueError) as error:
-                raise SinkError(_why_not_connected(self._address.servers, error)) from error
+                ensure_topics(self._address, topics, {**ADMIN, **for_admin}, self._log)
+                self._producer = _Producer(**{**PRODUCER, **connection, **FIXED})
+            except (KafkaError, ContractError, OSError, ValueError) as error:
+                secrets = [str(given[name]) for name in SECRETS if given.get(name)]
+                raise SinkError(self._attempts.why(self._address.servers, error, secrets)) from error
         return self._producer
 
     def _discard(self) -> None:
@@ -261,14 +273,6 @@ def _topic_settings(settings: dict[str, Any]) -> TopicSettings:
     taken = {"create": settings.pop("create_topics", True)}
     taken |= {f.name: settings.pop(f.name) for f in fields(TopicSettings) if f.name != "create" and f.name in settings}
     return TopicSettings(**taken)
-
-
-def _why_not_connected(servers: list[str], error: Exception) -> str:
-    where = ", ".join(servers)
-    if isinstance(error, KafkaTimeoutError):
-        return f"no broker of {where} answers: check the addresses, the network and whether TLS or SASL is expected"
-    text = str(error)
-    return f"cannot work with the brokers of {where}: {type(error).__name__}: {text[:_MOST_TEXT]}"
 
 
 def _what(error: BaseException) -> str:

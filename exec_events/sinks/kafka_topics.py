@@ -83,7 +83,7 @@ def ensure_topics(address: KafkaAddress, settings: TopicSettings, connection: di
     Blocks, for as long as ``connection`` allows. Raises SinkError where topics are missing and may not be made,
     and KafkaError where the cluster cannot be asked.
     """
-    admin = _Admin(bootstrap_servers=address.servers, **connection)
+    admin = _Admin(**connection)
     try:
         missing = sorted(set(address.topics) - set(admin.list_topics()))
         wanted = {name: settings.options(name, address) for name in missing}

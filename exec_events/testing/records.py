@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 
-from exec_events.paths import FOLDER_NAME
 from exec_events_schemas.sources.jsonl import line_of
 from exec_events_schemas.sources.spool import SpoolSource
+from exec_events_schemas.spool_layout import FOLDER_NAME
 
 # {"event": ..., "seal": {"chain", "seq", "prev"}, "hash": "sha256:..."}
 Record = dict[str, Any]

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 LAYOUT_VERSION = "1"
 
+# A user's own spool, in Jupyter's data directory.
+FOLDER_NAME = "exec-events"
+
 FILE_SUFFIX = ".db"
 LOCK_SUFFIX = ".lock"
 # Beside the file of a running recorder: a line "<execution_id> <note>" for each request, written at once

@@ -99,7 +99,9 @@ def verified(source: str | Path, running: set[str] = frozenset()) -> Report:  # 
 
 
 def events_in(source: str | Path) -> list[dict[str, Any]]:
-    """The events in a source, in order."""
+    """The events in a source, in order; none where it has not been made yet."""
+    if not Path(source).exists():
+        return []
     return [event_of(stored.record) for stored in open_source(str(source))]
 
 

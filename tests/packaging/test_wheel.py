@@ -155,7 +155,17 @@ def test_shared_data_is_one_file(names: list[str]) -> None:
 
 def test_holds_no_tests_docs_or_benchmarks(names: list[str]) -> None:
     """No test, documentation, demo, benchmark or compiled file is in the wheel."""
-    unwanted = {"tests", "docs", "benchmarks", "demo", "tools", "docker", "conftest.py", "__pycache__", "generate_models.py"}
+    unwanted = {
+        "tests",
+        "docs",
+        "benchmarks",
+        "demo",
+        "tools",
+        "docker",
+        "conftest.py",
+        "__pycache__",
+        "generate_models.py",
+    }
     assert [name for name in names if unwanted.intersection(name.split("/"))] == []
 
 
@@ -241,7 +251,9 @@ def test_file_sink_is_registered(environment: Environment) -> None:
 
 def test_kafka_without_its_extra_says_what_to_install(environment: Environment) -> None:
     """Where kafka-python is not installed, the Kafka sink and source say how to install it."""
-    code = "import logging; from exec_events.sinks import open_sink; open_sink('kafka://127.0.0.1:1', logging.getLogger())"
+    code = (
+        "import logging; from exec_events.sinks import open_sink; open_sink('kafka://127.0.0.1:1', logging.getLogger())"
+    )
     delivering = environment.run("python", "-I", "-c", code, check=False)
     reading = environment.run("exec-events", "verify", "kafka://127.0.0.1:1", check=False)
     assert "pip install 'exec-events[kafka]'" in delivering.stderr

@@ -1,0 +1,308 @@
+"""
+The aggregate's step: new events in, rows of the tables out, in one transaction.
+
+A run that comes in the order it was asked for is folded into its rows. One that comes late, or out of order, has
+the rows it belongs to made anew from the executions, so that they are what they would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, select, update
+
+from . import tables
+from .decode import Decoded
+from .measures import Row, Run, fold_cell, fold_notebook, fold_subject, microseconds, minute_of, outcome, run_of
+from .store import Transaction
+
+NAME = "aggregate"
+# Stands where an error has no name that is a plain identifier.
+UNNAMED = "?"
+
+Key = tuple[Any, ...]
+
+
+def aggregate(events: Sequence[Decoded], transaction: Transaction) -> None:
+    """Write what these events say."""
+    executions = [event for event in events if event.kind == "cell_execution"]
+    transaction.insert(tables.other_records, [other_row(event) for event in events if event.kind != "cell_execution"])
+    transaction.insert(tables.executions, [execution_row(event) for event in executions])
+    runs = sorted(run for event in executions if (run := run_of(event)) is not None)
+    if runs:
+        _count_codes(runs, transaction)
+        _count_errors(runs, transaction)
+        _count_minutes(runs, transaction)
+        _fold_runs(runs, transaction)
+    _lives(events, transaction)
+
+
+def execution_row(decoded: Decoded) -> Row:
+    """The row of one execution."""
+    event = decoded.event
+    outputs = event["outputs"]
+    get = event.get
+    return {
+        "chain": decoded.chain,
+        "seq": decoded.seq,
+        "record_hash": decoded.hash,
+        "execution_id": event["execution_id"],
+        "subject": event["subject"],
+        "subject_from": event["subject_from"],
+        "notebook": get("notebook", ""),
+        "cell_id": get("cell_id", ""),
+        "kernel_id": event["kernel_id"],
+        "kernel_name": event["kernel_name"],
+        "recorder_id": event["recorder_id"],
+        "client": event["client"],
+        "trust": event["trust"],
+        "status": event["status"],
+        "error_name": get("error_name"),
+        "execution_count": get("execution_count"),
+        "requested_at": event["requested_at"],
+        "started_at": get("started_at"),
+        "finished_at": event["finished_at"],
+        "requested_us": microseconds(event["requested_at"]),
+        "finished_us": microseconds(event["finished_at"]),
+        "queued_us": get("queued_us"),
+        "duration_us": get("duration_us"),
+        "code_hash": get("code_hash"),
+        "code_ast_hash": get("code_ast_hash"),
+        "code_bytes": get("code_bytes"),
+        "code_lines": get("code_lines"),
+        "lines_added": get("lines_added"),
+        "lines_removed": get("lines_removed"),
+        "same_code": get("same_code_as_last_run"),
+        "outputs_hash": get("outputs_hash"),
+        "outputs": sum(output["count"] for output in outputs),
+        "outputs_bytes": sum(output["bytes"] for output in outputs),
+        "silent": event["silent"],
+        "complete": event["iopub_seen"] and event["reply_seen"] and not event["overflow"],
+    }
+
+
+def other_row(decoded: Decoded) -> Row:
+    """The row of a record that is no execution."""
+    time = decoded.event.get("time") or decoded.event.get("__timestamp__") or ""
+    seal = {"chain": decoded.chain, "seq": decoded.seq, "record_hash": decoded.hash}
+    return {**seal, "kind": decoded.kind, "time": str(time)}
+
+
+def known_hashes(transaction: Transaction, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
+    """The hashes of records that were taken before, by chain and seq."""
+    found = {}
+    for table in (tables.executions, tables.other_records):
+        for (chain, seq), row in transaction.rows(table, places).items():
+            found[chain, seq] = bytes(row["record_hash"])
+    return found
+
+
+# Counts that no order matters to.
+
+
+def _count_codes(runs: list[Run], transaction: Transaction) -> None:
+    rows: dict[Key, Row] = {}
+    for run in runs:
+        if run.code_hash is None:
+            continue
+        key = (run.subject, run.notebook, run.cell_id, run.code_hash)
+        row = rows.get(key)
+        if row is None:
+            names = dict(zip(("subject", "notebook", "cell_id", "code_hash"), key, strict=True))
+            new = {"code_ast_hash": run.code_ast_hash, "code_lines": run.code_lines, "runs": 0}
+            row = rows[key] = {**names, **new, "first_at": run.requested_at}
+        row["runs"] += 1
+        row["last_at"] = run.requested_at
+    transaction.upsert(tables.codes, rows.values(), {"runs": "add", "first_at": "min", "last_at": "max"})
+
+
+def _count_errors(runs: list[Run], transaction: Transaction) -> None:
+    rows: dict[Key, Row] = {}
+    for run in runs:
+        if run.status != "error":
+            continue
+        key = (run.subject, run.notebook, run.cell_id, run.error_name or UNNAMED)
+        row = rows.get(key)
+        if row is None:
+            names = dict(zip(("subject", "notebook", "cell_id", "error_name"), key, strict=True))
+            row = rows[key] = {**names, "times": 0, "first_at": run.requested_at}
+        row["times"] += 1
+        row["last_at"] = run.requested_at
+    transaction.upsert(tables.errors, rows.values(), {"times": "add", "first_at": "min", "last_at": "max"})
+
+
+def _count_minutes(runs: list[Run], transaction: Transaction) -> None:
+    rows: dict[Key, Row] = {}
+    for run in runs:
+        key = (minute_of(run), run.subject)
+        row = rows.get(key)
+        if row is None:
+            row = rows[key] = {"minute": key[0], "subject": key[1], **dict.fromkeys(_MINUTE_COUNTS, 0)}
+        row["runs"] += 1
+        row[outcome(run.status)] += 1
+        row["duration_us"] += run.duration_us
+    transaction.upsert(tables.minutes, rows.values(), dict.fromkeys(_MINUTE_COUNTS, "add"))
+
+
+_MINUTE_COUNTS = ("runs", "ok", "errors", "other", "duration_us")
+
+
+# Measures that the order of runs matters to.
+
+
+def _fold_runs(runs: list[Run], transaction: Transaction) -> None:
+    subjects = transaction.rows(tables.subjects, {(run.subject,) for run in runs})
+    notebooks = transaction.rows(tables.notebooks, {(run.subject, run.notebook) for run in runs})
+    cells = transaction.rows(tables.cells, {(run.subject, run.notebook, run.cell_id) for run in runs})
+    late_subjects = {(run.subject,) for run in runs if _is_late(run, subjects.get((run.subject,)))}
+    late_notebooks = {
+        (run.subject, run.notebook) for run in runs if _is_late(run, notebooks.get((run.subject, run.notebook)))
+    }
+    _fold_subjects((run for run in runs if (run.subject,) not in late_subjects), subjects)
+    _fold_notebooks((run for run in runs if (run.subject, run.notebook) not in late_notebooks), notebooks, cells)
+    for (subject,) in late_subjects:
+        del subjects[subject,]
+        _fold_subjects(_runs_of(transaction, subject), subjects)
+    for subject, notebook in late_notebooks:
+        del notebooks[subject, notebook]
+        for key in [key for key in cells if key[:2] == (subject, notebook)]:
+            del cells[key]
+        _fold_notebooks(_runs_of(transaction, subject, notebook), notebooks, cells)
+    transaction.upsert(tables.subjects, subjects.values())
+    transaction.upsert(tables.notebooks, notebooks.values())
+    transaction.upsert(tables.cells, cells.values())
+    _count_versions(cells.keys(), transaction)
+
+
+def _is_late(run: Run, row: Row | None) -> bool:
+    return row is not None and run.order < row["order_key"]
+
+
+def _fold_subjects(runs: Iterable[Run], subjects: dict[Key, Row]) -> None:
+    for run in runs:
+        subjects[run.subject,] = fold_subject(subjects.get((run.subject,)), run)
+
+
+def _fold_notebooks(runs: Iterable[Run], notebooks: dict[Key, Row], cells: dict[Key, Row]) -> None:
+    for run in runs:
+        of_notebook, of_cell = (run.subject, run.notebook), (run.subject, run.notebook, run.cell_id)
+        notebook = notebooks.get(of_notebook)
+        cell = cells[of_cell] = fold_cell(cells.get(of_cell), run, notebook)
+        notebooks[of_notebook] = fold_notebook(notebook, run, cell)
+
+
+def _count_versions(keys: Collection[Key], transaction: Transaction) -> None:
+    """How many codes each cell has run: its rows of codes, which are written already."""
+    codes, cells = tables.codes.c, tables.cells.c
+    counted = (
+        select(func.count())
+        .where(codes.subject == cells.subject, codes.notebook == cells.notebook, codes.cell_id == cells.cell_id)
+        .scalar_subquery()
+    )
+    this = (cells.subject == bindparam("s"), cells.notebook == bindparam("n"), cells.cell_id == bindparam("c"))
+    statement = update(tables.cells).where(*this).values(code_versions=counted)
+    transaction.connection.execute(statement, [{"s": s, "n": n, "c": c} for s, n, c in keys])
+
+
+def _runs_of(transaction: Transaction, subject: str, notebook: str | None = None) -> Iterator[Run]:
+    """All runs of a subject, or of one of its notebooks, in order, from the executions."""
+    row = tables.executions.c
+    query = select(tables.executions).where(row.subject == subject, row.silent.is_(False))
+    if notebook is not None:
+        query = query.where(row.notebook == notebook)
+    query = query.order_by(row.requested_us, row.chain, row.seq)
+    for found in transaction.connection.execute(query).mappings():
+        yield Run(
+            order=f"{found['requested_at']} {found['chain']} {found['seq']:016d}",
+            subject=found["subject"],
+            notebook=found["notebook"],
+            cell_id=found["cell_id"],
+            status=found["status"],
+            error_name=found["error_name"],
+            requested_at=found["requested_at"],
+            requested_us=found["requested_us"],
+            finished_us=found["finished_us"],
+            duration_us=found["duration_us"] or 0,
+            code_hash=found["code_hash"],
+            code_ast_hash=found["code_ast_hash"],
+            code_lines=found["code_lines"] or 0,
+            lines_added=found["lines_added"] or 0,
+            lines_removed=found["lines_removed"] or 0,
+            same_code=bool(found["same_code"]),
+        )
+
+
+# Kernels and recorders.
+
+
+def _lives(events: Sequence[Decoded], transaction: Transaction) -> None:
+    kernel_events = [event for event in events if event.kind == "kernel_lifecycle"]
+    recorder_events = [event for event in events if event.kind == "recorder"]
+    if kernel_events:
+        keys = {(event.event["kernel_id"], event.event["recorder_id"]) for event in kernel_events}
+        kernels = transaction.rows(tables.kernel_sessions, keys)
+        for decoded in kernel_events:
+            key = (decoded.event["kernel_id"], decoded.event["recorder_id"])
+            kernels[key] = _kernel(kernels.get(key), decoded.event)
+        transaction.upsert(tables.kernel_sessions, kernels.values())
+    if recorder_events:
+        recorders = transaction.rows(tables.recorders, {(event.event["recorder_id"],) for event in recorder_events})
+        for decoded in recorder_events:
+            recorder_id = decoded.event["recorder_id"]
+            recorders[recorder_id,] = _recorder(recorders.get((recorder_id,)), decoded.event)
+        transaction.upsert(tables.recorders, recorders.values())
+
+
+_KERNEL_COUNTS = {"restarted": "restarts", "interrupted": "interrupts", "died": "deaths"}
+
+
+def _kernel(row: Row | None, event: dict[str, Any]) -> Row:
+    """A kernel's row after one more word on its life; in whatever order they come, the row is the same."""
+    at, action = event["time"], event["action"]
+    row = row or {
+        "kernel_id": event["kernel_id"],
+        "recorder_id": event["recorder_id"],
+        "subject": "",
+        "notebook": "",
+        "kernel_name": event["kernel_name"],
+        "started_at": None,
+        "ended_at": None,
+        "end": None,
+        **dict.fromkeys(_KERNEL_COUNTS.values(), 0),
+        "last_at": "",
+    }
+    if action == "started":
+        row["started_at"] = min(row["started_at"] or at, at)
+    if action in ("shut_down", "died") and at >= (row["ended_at"] or ""):
+        row["ended_at"], row["end"] = at, action
+    if action in _KERNEL_COUNTS:
+        row[_KERNEL_COUNTS[action]] += 1
+    if at >= row["last_at"]:
+        row["last_at"] = at
+        row["subject"] = event.get("subject") or row["subject"]
+        row["notebook"] = event.get("notebook") or row["notebook"]
+    return row
+
+
+def _recorder(row: Row | None, event: dict[str, Any]) -> Row:
+    """A recorder's row after one more word of it; in whatever order they come, the row is the same."""
+    at, action = event["time"], event["action"]
+    new = {"recorder_id": event["recorder_id"], "started_at": None, "last_at": "", "ended_at": None, "cause": None}
+    row = row or {**new, "lost": 0, "executions": 0}
+    if action == "started":
+        row["started_at"] = at
+    elif action == "stopped":
+        row["ended_at"], row["cause"] = at, event.get("cause")
+    row["last_at"] = max(row["last_at"], at)
+    row["lost"] = max(row["lost"], event.get("lost", 0))
+    row["executions"] = max(row["executions"], event.get("executions", 0))
+    return row
+
+
+def forget(transaction: Transaction) -> None:
+    """Empty the tables that the aggregate makes, and its positions: what a rebuild begins with."""
+    for table in tables.AGGREGATES:
+        transaction.connection.execute(delete(table))
+    for table in (tables.chains, tables.dead_letters, tables.offsets):
+        transaction.connection.execute(delete(table).where(table.c.consumer == NAME))

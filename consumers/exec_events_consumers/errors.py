@@ -1,0 +1,23 @@
+"""What can go wrong on the readers' side; each text tells a person what to do next."""
+
+from __future__ import annotations
+
+
+class ConsumerError(Exception):
+    """Base of every error this package raises of its own."""
+
+
+class StoreError(ConsumerError):
+    """A store that cannot be opened or written."""
+
+
+class LostPartition(ConsumerError):
+    """Another process with the consumer's name has taken ``partition`` over: nothing of the batch was written."""
+
+    def __init__(self, partition: str, consumer: str) -> None:
+        super().__init__(f"{partition} is read by another {consumer} now; nothing was written")
+        self.partition = partition
+
+
+class Stalled(ConsumerError):
+    """The client of Kafka does not come back; the process must end, and may be started again."""
