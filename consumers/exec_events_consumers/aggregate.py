@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 from . import tables
 from .decode import Decoded
 from .measures import Row, Run, fold_cell, fold_notebook, fold_subject, microseconds, minute_of, outcome, run_of
-from .store import Transaction
+from .store import Merge, Transaction
 
 NAME = "aggregate"
 # Stands where an error has no name that is a plain identifier.
@@ -110,11 +110,13 @@ def _count_codes(runs: list[Run], transaction: Transaction) -> None:
         row = rows.get(key)
         if row is None:
             names = dict(zip(("subject", "notebook", "cell_id", "code_hash"), key, strict=True))
-            new = {"code_ast_hash": run.code_ast_hash, "code_lines": run.code_lines, "runs": 0}
+            new = {"code_ast_hash": run.code_ast_hash, "code_lines": 0, "runs": 0}
             row = rows[key] = {**names, **new, "first_at": run.requested_at}
         row["runs"] += 1
+        row["code_lines"] = max(row["code_lines"], run.code_lines)
         row["last_at"] = run.requested_at
-    transaction.upsert(tables.codes, rows.values(), {"runs": "add", "first_at": "min", "last_at": "max"})
+    merge: dict[str, Merge] = {"runs": "add", "code_lines": "max", "first_at": "min", "last_at": "max"}
+    transaction.upsert(tables.codes, rows.values(), merge)
 
 
 def _count_errors(runs: list[Run], transaction: Transaction) -> None:

@@ -24,6 +24,9 @@ from .chaining import Chain
 from .decode import DeadLetter
 from .errors import LostPartition, StoreError
 
+# What becomes of a column when a row is there already.
+Merge = Literal["add", "min", "max"]
+
 _KEYS_AT_ONCE = 400
 _BUSY_SECONDS = 30
 
@@ -145,7 +148,7 @@ class Transaction:
         self,
         table: Table,
         rows: Iterable[Mapping[str, Any]],
-        merge: Mapping[str, Literal["add", "min", "max"]] | None = None,
+        merge: Mapping[str, Merge] | None = None,
     ) -> None:
         """
         Write rows that each have every column, in place of those with their primary keys.
@@ -236,7 +239,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _merged(dialect: str, table: str, name: str, how: Literal["add", "min", "max"]) -> str:
+def _merged(dialect: str, table: str, name: str, how: Merge) -> str:
     mine, new = f'{table}."{name}"', f'excluded."{name}"'
     if how == "add":
         return f'"{name}" = {mine} + {new}'

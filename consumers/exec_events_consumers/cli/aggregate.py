@@ -53,18 +53,20 @@ def _run(source: str | None, url: str | None, kafka_settings: str | None, *, onc
 
     settings: dict[str, Any] = {SETTINGS_FILE: kafka_settings} if kafka_settings else {}
     with clean_end() as stop:
-        with closing(Store(url or default_store(), aggregating.NAME)) as store:
-            with closing(open_feed(source, aggregating.NAME, settings)) as feed:
-                if anew:
-                    with store.transaction({}) as transaction:
-                        aggregating.forget(transaction)
-                progress = run(
-                    feed,
-                    store,
-                    aggregating.aggregate,
-                    once=once,
-                    stop=stop,
-                    known_hashes=aggregating.known_hashes,
-                    on_progress=Saying("rebuild" if anew else "aggregate"),
-                )
+        with (
+            closing(Store(url or default_store(), aggregating.NAME)) as store,
+            closing(open_feed(source, aggregating.NAME, settings)) as feed,
+        ):
+            if anew:
+                with store.transaction({}) as transaction:
+                    aggregating.forget(transaction)
+            progress = run(
+                feed,
+                store,
+                aggregating.aggregate,
+                once=once,
+                stop=stop,
+                known_hashes=aggregating.known_hashes,
+                on_progress=Saying("rebuild" if anew else "aggregate"),
+            )
         click.echo(sum_up("rebuild" if anew else "aggregate", progress))

@@ -39,7 +39,7 @@ def source_options(function: F) -> F:
 
 def store_option(function: F) -> F:
     """``--store``, as ``store``."""
-    about = "The database: sqlite:///FILE.db or postgresql+psycopg://USER@HOST/NAME; SQLite in Jupyter's data folder if none."
+    about = "The database: sqlite:///FILE.db or postgresql+psycopg://USER@HOST/NAME; by default a file of this user's."
     return click.option("--store", metavar="URL", envvar="EXEC_EVENTS_STORE", show_envvar=True, help=about)(function)
 
 
