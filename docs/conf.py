@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -10,6 +11,7 @@ from traitlets import Enum
 
 from exec_events import __version__
 from exec_events.app import ExecEvents
+from exec_events_consumers.tables import metadata
 
 project = "exec-events"
 author = "exec-events contributors"
@@ -17,7 +19,7 @@ copyright = "exec-events contributors"
 version = release = __version__
 
 extensions = ["myst_parser", "autodoc_traits", "sphinx-jsonschema", "sphinx_click"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_tables.md"]
 myst_heading_anchors = 4
 
 html_theme = "pydata_sphinx_theme"
@@ -40,7 +42,22 @@ def add_choices(app: Sphinx, what: str, name: str, trait: Any, options: Any, lin
         lines += ["", "One of: " + ", ".join(f"``{value!r}``" for value in trait.values) + "."]
 
 
+def write_tables(app: Sphinx) -> None:
+    """Every table and column of the aggregate, from their own comments, for tables.md to include."""
+    lines = []
+    for table in metadata.sorted_tables:
+        lines += [f"## {table.name}", "", str(table.comment), "", "| column | type | is |", "|---|---|---|"]
+        for column in table.columns:
+            key = ", key" if column.primary_key else ""
+            may_be_null = ", may be null" if column.nullable else ""
+            kind = type(column.type).__name__.lower().replace("largebinary", "bytes").replace("biginteger", "integer")
+            lines.append(f"| `{column.name}` | {kind}{key}{may_be_null} | {column.comment} |")
+        lines.append("")
+    Path(__file__).with_name("_tables.md").write_text("\n".join(lines), encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("builder-inited", write_tables)
     app.connect("autodoc-skip-member", skip_inherited)
     app.connect("autodoc-process-docstring", add_choices)

@@ -8,14 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from sqlalchemy.exc import SQLAlchemyError
 
 from exec_events_consumers.errors import ConsumerError, Stalled
-from exec_events_consumers.loop import Progress
 from exec_events_schemas.errors import ContractError
+
+if TYPE_CHECKING:
+    from exec_events_consumers.loop import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,6 +56,8 @@ def clean_end() -> Iterator[threading.Event]:
 
     Exits with 2 where the source or the store fails, with 3 where the process should be started again.
     """
+    from sqlalchemy.exc import SQLAlchemyError
+
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
