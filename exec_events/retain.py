@@ -12,8 +12,7 @@ from typing import Any
 
 import orjson
 
-from exec_events_schemas.catalogue import SCHEMA_ID
-from exec_events_schemas.record import event_of, hash_text, leaf_hash, seal_of
+from exec_events_schemas.record import event_of, hash_text, leaf_hash, seal_of, time_of
 
 from .spool_file import SpoolFile
 
@@ -53,19 +52,13 @@ def plan_cut(
     )
     for row_id, record in rows:
         event, seal = event_of(record), seal_of(record)
-        if _time_of(event) >= before and excess <= 0:
+        if time_of(event) >= before and excess <= 0:
             break
         excess -= len(record)
         last = row_id
         cuts[seal.chain] = {"chain": seal.chain, "seq": seal.seq, "hash": hash_text(leaf_hash(record))}
         commitments += [event[key] for key in ("code_commitment", "outputs_commitment") if key in event]
     return Cut(last, cuts, commitments) if last else None
-
-
-def _time_of(event: dict[str, Any]) -> str:
-    """When an event was made; what an event of another application calls its time may be anything."""
-    is_ours = SCHEMA_ID.fullmatch(str(event.get("__schema__")))
-    return str(event.get("time" if is_ours else "__timestamp__", ""))
 
 
 def cuts_of(file: SpoolFile) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from exec_events_schemas.errors import MalformedRecord
-from exec_events_schemas.record import event_of
+from exec_events_schemas.record import event_of, time_of
 from exec_events_schemas.topics import StoredContent
 
 from .clock import microseconds, now_us
@@ -138,4 +138,4 @@ def _time_of(record: bytes) -> int | None:
         event = event_of(record)
     except MalformedRecord:
         return None
-    return microseconds(str(event.get("time") or event.get("__timestamp__") or ""))
+    return microseconds(time_of(event))

@@ -12,6 +12,8 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, select, update
 
+from exec_events_schemas.record import time_of
+
 from . import tables
 from .decode import Decoded
 from .measures import Row, Run, fold_cell, fold_notebook, fold_subject, microseconds, minute_of, outcome, run_of
@@ -84,9 +86,8 @@ def execution_row(decoded: Decoded) -> Row:
 
 def other_row(decoded: Decoded) -> Row:
     """The row of a record that is no execution."""
-    time = decoded.event.get("time") or decoded.event.get("__timestamp__") or ""
     seal = {"chain": decoded.chain, "seq": decoded.seq, "record_hash": decoded.hash}
-    return {**seal, "kind": decoded.kind, "time": str(time)}
+    return {**seal, "kind": decoded.kind, "time": time_of(decoded.event)}
 
 
 def known_hashes(transaction: Transaction, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], bytes]:

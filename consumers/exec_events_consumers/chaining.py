@@ -11,6 +11,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from exec_events_schemas.record import time_of
+
 from .decode import DeadLetter, Decoded
 
 # The hash of a record that was taken before, None where it is not known.
@@ -51,7 +53,7 @@ class Chain:
         else:
             self._fill(event.seq)
         self.records += 1
-        at = str(event.event.get("time") or event.event.get("__timestamp__") or "")
+        at = time_of(event.event)
         self.first_at = min(self.first_at or at, at)
         self.last_at = max(self.last_at, at)
         if event.kind == "recorder" and event.event.get("action") == "stopped":

@@ -15,7 +15,7 @@ import orjson
 
 from exec_events_schemas.contents import Contents
 from exec_events_schemas.errors import MalformedRecord, SourceError
-from exec_events_schemas.record import event_of
+from exec_events_schemas.record import event_of, time_of
 from exec_events_schemas.sources import Last, Source, StoredRecord
 from exec_events_schemas.sources.jsonl import line_of
 
@@ -103,7 +103,7 @@ def _time(stored: StoredRecord) -> str:
         event = event_of(stored.record)
     except MalformedRecord:
         return ""
-    return str(event.get("time") or event.get("__timestamp__") or "")
+    return time_of(event)
 
 
 def _counted(source: Source, records: Iterator[StoredRecord]) -> Iterator[StoredRecord]:

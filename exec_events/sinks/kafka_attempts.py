@@ -1,5 +1,5 @@
 """
-Attempts to connect to Kafka in, why the last one failed out, in words for a person.
+Attempts to connect to Kafka in, why they failed out, in words for a person.
 
 kafka-python 3.0 only logs why it cannot connect, and tries wrong passwords again until its time is up.
 """
@@ -9,12 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from kafka.errors import (
-    IllegalSaslStateError,
-    KafkaTimeoutError,
-    SaslAuthenticationFailedError,
-    UnsupportedSaslMechanismError,
-)
+from kafka.errors import KafkaError, KafkaTimeoutError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
@@ -22,13 +17,13 @@ from kafka.net.selector import NetworkSelector
 from exec_events_schemas.errors import ContractError
 
 # Another try with the same credentials ends in the same way, or in an account that is locked.
-_REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError, ContractError)
+_REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, ContractError)
 _MOST_TEXT = 300
 
 
 class Attempts:
     """
-    Knows why the last attempt to connect failed: ``last``, None after one that did not.
+    Knows why the attempts of one client to connect failed: ``last``, None after one that did not.
 
     Its `client` is for the setting ``kafka_client`` of kafka-python's clients.
     """
@@ -37,23 +32,32 @@ class Attempts:
         self.last: BaseException | None = None
 
     def client(self, **settings: Any) -> KafkaNetClient:
-        """What a client of kafka-python connects with."""
+        """What the next client of kafka-python connects with."""
+        self.last = None
         net = NetworkSelector(**settings)
         return KafkaNetClient(net, _Manager(self, net, **settings), **settings)
+
+    def ended(self, error: Any) -> None:
+        """Take note of an attempt: ``error`` is an exception, or anything else after one that succeeded."""
+        if not isinstance(error, BaseException):
+            self.last = None
+        elif not isinstance(self.last, _REFUSALS):
+            # A broker hangs up once it has refused; kafka-python then may see the end before the refusal.
+            self.last = error
 
     def why(self, servers: Iterable[str], error: BaseException, secrets: Iterable[str] = ()) -> str:
         """What the ``error`` of a client that could not be made comes from, without ``secrets``, and what to do."""
         where = ", ".join(servers)
         cause = self.last if isinstance(error, KafkaTimeoutError) and self.last is not None else error
-        text = _explained(cause)
+        text = _text(cause)
         for secret in secrets:
             text = text.replace(secret, "***")
-        if isinstance(error, KafkaTimeoutError) and not isinstance(cause, _REFUSALS):
-            return f"no broker of {where} answers ({text}): check the addresses and the network, and {_PROTOCOL}"
+        if (advice := _advice(cause, text)) is not None:
+            return f"cannot work with the brokers of {where}: {advice} ({text})"
+        if isinstance(error, KafkaTimeoutError):
+            check = "check the addresses, the network, and that security_protocol is what they speak there"
+            return f"no broker of {where} answers: {check} ({text})"
         return f"cannot work with the brokers of {where}: {text}"
-
-
-_PROTOCOL = "that security_protocol is what they speak there"
 
 
 class _Manager(KafkaConnectionManager):  # type: ignore[misc]
@@ -64,26 +68,27 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         self._attempts = attempts
 
     async def _connect(self, node: Any, conn: Any, **options: Any) -> None:
-        def ended(error: Any) -> None:
-            self._attempts.last = error if isinstance(error, BaseException) else None
-            if isinstance(error, _REFUSALS) and self.cluster.is_bootstrap(node.node_id):
-                # Ends the bootstrap, as kafka-python means to but forgets.
-                self._auth_failures[node.node_id] = error
-
-        conn.init_future.add_both(ended)
+        conn.init_future.add_both(self._attempts.ended)
         await super()._connect(node, conn, **options)
+        error = conn.init_future.exception
+        if isinstance(error, _REFUSALS) and self.cluster.is_bootstrap(node.node_id):
+            # Ends the bootstrap, as kafka-python means to, but it forgets what was refused.
+            self._auth_failures[node.node_id] = error
 
 
-def _explained(error: BaseException) -> str:
-    text = str(error)[:_MOST_TEXT]
+def _text(error: BaseException) -> str:
+    text = str(error) if isinstance(error, KafkaError | ContractError) else f"{type(error).__name__}: {error}"
+    return text[:_MOST_TEXT]
+
+
+def _advice(error: BaseException, text: str) -> str | None:
+    """What to do where that is known."""
     if isinstance(error, SaslAuthenticationFailedError):
-        return f"authentication failed ({text}); check the user and the password or token, and their files"
+        return "authentication failed, check the user and the password or token, and the files they are in"
     if isinstance(error, UnsupportedSaslMechanismError):
-        return f"authentication failed ({text}); check sasl_mechanism"
-    if isinstance(error, IllegalSaslStateError):
-        return f"authentication failed ({text}); check {_PROTOCOL}"
+        return "authentication failed, check sasl_mechanism"
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return f"TLS: {text}; their certificate is not one that ssl_cafile trusts"
-    if isinstance(error, ContractError):
-        return text
-    return f"{type(error).__name__}: {text}"
+        return "their certificate is not one that ssl_cafile trusts"
+    if isinstance(error, ContractError | FileNotFoundError | PermissionError):
+        return "check the files that its settings name"
+    return None

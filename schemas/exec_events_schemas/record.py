@@ -10,6 +10,7 @@ check a record: the bytes that were sealed are the bytes that are stored, sent a
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 import rfc8785
 
+from .catalogue import SCHEMA_ID
 from .errors import MalformedRecord
 
 HASH_PREFIX = "sha256:"
@@ -162,3 +164,15 @@ def event_of(record: bytes) -> dict[str, Any]:
     if not isinstance(event, dict):
         raise MalformedRecord("not a record: its event is not an object")
     return event
+
+
+def time_of(event: Mapping[str, Any]) -> str:
+    """
+    An event's time in RFC 3339, "" where it has none.
+
+    Of ours it is ``time``; events of other applications carry the one that jupyter_events gave them.
+    """
+    if SCHEMA_ID.fullmatch(str(event.get("__schema__"))):
+        return str(event.get("time", ""))
+    # jupyter_events puts a Z behind an offset.
+    return re.sub(r"(?<=[+-]\d\d:\d\d)Z\Z", "", str(event.get("__timestamp__") or event.get("time") or ""))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from .catalogue import SCHEMA_ID
 from .errors import MalformedRecord, SourceError
-from .record import HASH_PREFIX, event_of, hash_text, place_of
+from .record import HASH_PREFIX, event_of, hash_text, place_of, time_of
 
 SCHEME = "kafka"
 DEFAULT_PREFIX = "exec-events"
@@ -121,10 +121,11 @@ def message_of(record: bytes, raw_hash: bytes) -> Message:
     chain, seq = place_of(record)
     schema_id = str(event.get("__schema__", ""))
     kind, schema = _of_schema(schema_id)
-    # Events of other applications carry the time that jupyter_events gave them.
-    time = str((event.get("time") if kind.startswith(_OURS) else event.get("__timestamp__")) or "")
+    time = time_of(event)
     recorder, _, of_subject = chain.partition(b"/")
-    key = str(event.get("subject") or "").encode() or chain if of_subject else chain
+    subject = event.get("subject")
+    # A subject of another kind, of somebody else's event, has no chain of its own.
+    key = subject.encode() if of_subject and subject and isinstance(subject, str) else chain
     headers = [
         (HEADER_SPECVERSION, b"1.0"),
         (HEADER_ID, b"%b:%b" % (chain, seq)),

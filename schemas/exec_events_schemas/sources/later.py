@@ -8,7 +8,7 @@ from threading import Event
 from typing import Literal, TypeVar
 
 from exec_events_schemas.errors import MalformedRecord
-from exec_events_schemas.record import event_of
+from exec_events_schemas.record import event_of, time_of
 from exec_events_schemas.topics import StoredContent
 
 from .stored import POLL_SECONDS, OnDamage, Source, StoredRecord, never, refuse_damage
@@ -77,8 +77,7 @@ def _is_from(start: datetime, record: bytes) -> bool:
     """Whether a record's event is of that time or later; one without a time, or without an event, is not."""
     try:
         event = event_of(record)
-        # Events of other applications carry the time that jupyter_events gave them.
-        time = datetime.fromisoformat(str(event.get("time") or event.get("__timestamp__")))
+        time = datetime.fromisoformat(time_of(event))
     except (MalformedRecord, ValueError):
         return False
     return time.replace(tzinfo=time.tzinfo or UTC) >= start
