@@ -26,19 +26,28 @@ FAMILIES = {
     "spool": ("producer", "measure_spool"),
     "emit": ("producer", "measure_emit"),
     "verify": ("verify", "measure"),
+    "kafka-rate": ("kafka_rate", "measure"),
+    "kafka-visible": ("kafka_visible", "measure"),
+    "kafka-away": ("kafka_away", "measure"),
+    "kafka-silent": ("kafka_silent", "measure"),
+    "consume-rate": ("consume_rate", "measure"),
+    "consume-growth": ("consume_growth", "measure"),
+    "consume-memory": ("consume_memory", "measure"),
 }
+# Several by one name.
+GROUPS = {group: [name for name in FAMILIES if name.startswith(f"{group}-")] for group in ("kafka", "consume")}
 
 
 def main() -> int:
     """Run the families asked for; 1 when a target is missed or a family cannot run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", action="append", choices=FAMILIES, help="one family; may be given again")
+    parser.add_argument("--only", action="append", choices=[*FAMILIES, *GROUPS], help="one family; may be given again")
     parser.add_argument("--quick", action="store_true", help="a short run: shows that it runs, proves little")
     parser.add_argument("--json", action="store_true", help="JSON on stdout, each round's value included")
     arguments = parser.parse_args()
     figures: list[Figure] = []
     failed = []
-    for name in arguments.only or FAMILIES:
+    for name in [family for chosen in arguments.only or FAMILIES for family in GROUPS.get(chosen, [chosen])]:
         began = time.monotonic()
         try:
             module, function = FAMILIES[name]
