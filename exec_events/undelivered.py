@@ -110,7 +110,8 @@ def _bytes_between(connection: sqlite3.Connection, after: int, to: int) -> int:
 
 
 def _batch(connection: sqlite3.Connection, position: int, with_contents: bool) -> Iterator[Delivery]:
-    query = "SELECT id, record, hash FROM records WHERE id > ? ORDER BY id LIMIT ?"
+    # A damaged row may hold anything: whatever it is, it comes out as bytes.
+    query = "SELECT id, CAST(record AS BLOB), CAST(hash AS BLOB) FROM records WHERE id > ? ORDER BY id LIMIT ?"
     rows = connection.execute(query, (position, BATCH_RECORDS))
     size = 0
     while chunk := rows.fetchmany(_CHUNK):

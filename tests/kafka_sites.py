@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -82,7 +83,9 @@ class Site:
             self.number += 1
 
     def say(self, action: str) -> None:
-        """Put in an event of the recorder's own."""
+        """Put in an event of the recorder's own, after all that is before it."""
+        if action != "started":
+            self.flush()
         event = {
             "__schema__": SCHEMA.format("recorder"),
             "__schema_version__": "1",
@@ -141,3 +144,21 @@ def site(
     finally:
         made.deliverer.stop(stop_seconds)
         assert made.spool.close(10)
+
+
+@contextmanager
+def streaming(made: Site, per_second: int = 1000) -> Iterator[None]:
+    """Executions all the while, from a thread of their own."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(0.02):
+            made.execute(max(1, per_second // 50))
+
+    thread = threading.Thread(target=run, name="streaming")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(30)

@@ -23,32 +23,33 @@ _MOST_TEXT = 300
 
 class Attempts:
     """
-    Knows why the attempts of one client to connect failed: ``last``, None after one that did not.
+    Knows why the attempts of one client to connect failed: ``reason``, None after one that did not.
 
     Its `client` is for the setting ``kafka_client`` of kafka-python's clients.
     """
 
     def __init__(self) -> None:
-        self.last: BaseException | None = None
+        self.reason: BaseException | None = None
 
     def client(self, **settings: Any) -> KafkaNetClient:
         """What the next client of kafka-python connects with."""
-        self.last = None
+        self.reason = None
         net = NetworkSelector(**settings)
         return KafkaNetClient(net, _Manager(self, net, **settings), **settings)
 
     def ended(self, error: Any) -> None:
         """Take note of an attempt: ``error`` is an exception, or anything else after one that succeeded."""
         if not isinstance(error, BaseException):
-            self.last = None
-        elif not isinstance(self.last, _REFUSALS):
-            # A broker hangs up once it has refused; kafka-python then may see the end before the refusal.
-            self.last = error
+            self.reason = None
+        elif self.reason is None or (isinstance(error, _REFUSALS) and not isinstance(self.reason, _REFUSALS)):
+            # A broker hangs up once it has refused, and kafka-python may see that first; and the last attempt of
+            # many fails because time is up.
+            self.reason = error
 
     def why(self, servers: Iterable[str], error: BaseException, secrets: Iterable[str] = ()) -> str:
         """What the ``error`` of a client that could not be made comes from, without ``secrets``, and what to do."""
         where = ", ".join(servers)
-        cause = self.last if isinstance(error, KafkaTimeoutError) and self.last is not None else error
+        cause = self.reason if isinstance(error, KafkaTimeoutError) and self.reason is not None else error
         text = _text(cause)
         for secret in secrets:
             text = text.replace(secret, "***")

@@ -40,6 +40,11 @@ HEADER_KIND = "kind"
 HEADER_REFUSED = "refused"
 # On the topic of dead letters.
 HEADER_REASON = "reason"
+HEADER_CONSUMER = "consumer"
+HEADER_SOURCE_TOPIC = "source_topic"
+HEADER_SOURCE_PARTITION = "source_partition"
+HEADER_SOURCE_OFFSET = "source_offset"
+HEADER_FOUND_AT = "found_at"
 
 # Kafka's own rule for a topic's name (org.apache.kafka.common.internals.Topic), less the longest suffix.
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,230}")
@@ -83,7 +88,8 @@ def kafka_address(url: str) -> KafkaAddress:
     scheme, separator, rest = url.partition("://")
     servers_text, _, prefix = rest.partition("/")
     servers = servers_text.split(",")
-    if scheme.lower() != SCHEME or not separator or not all(map(_SERVER.fullmatch, servers)):
+    has_more = any(mark in prefix for mark in "?#@:")
+    if scheme.lower() != SCHEME or not separator or has_more or not all(map(_SERVER.fullmatch, servers)):
         raise SourceError(
             "a Kafka address is kafka://host:port[,host:port]/[prefix], and nothing else: "
             "users, passwords and other settings belong in c.ExecEvents.sink_settings, or in a --kafka-settings file"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -209,7 +208,7 @@ def test_too_few_brokers_are_a_clear_problem(kafka: RunningKafka, kafka_prefix: 
     ("url", "settings", "words"),
     [
         (f"kafka://user:{SECRET}@127.0.0.1:9092", {}, "sink_settings"),
-        (f"kafka://127.0.0.1:9092/prefix?sasl_plain_password={SECRET}", {}, "prefix"),
+        (f"kafka://127.0.0.1:9092/prefix?sasl_plain_password={SECRET}", {}, "sink_settings"),
         ("kafka://127.0.0.1:9092/a b", {}, "no prefix of Kafka topics"),
         ("kafka://127.0.0.1:9092", {"acks": 0}, "no setting acks"),
         ("kafka://127.0.0.1:9092", {"enable_idempotence": False}, "no setting enable_idempotence"),
