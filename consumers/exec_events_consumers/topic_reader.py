@@ -25,11 +25,12 @@ from kafka.errors import (
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from exec_events_schemas.errors import SourceError
-from exec_events_schemas.kafka_settings import SECRETS, TokenFile
+from exec_events_schemas.kafka_settings import SECRETS, TOPIC_SETTINGS, TokenFile
 from exec_events_schemas.sources import Last, Start
 from exec_events_schemas.topics import KafkaAddress
 
-from .bounded import Heard, call_within
+from .attempts import Attempts, is_final
+from .bounded import call_within
 
 AbstractTokenProvider.register(TokenFile)
 
@@ -39,6 +40,7 @@ CONNECT_SECONDS = 8.0
 # Nothing comes for so long, though there is more to come: the broker is gone, or a partition has no leader.
 STALL_SECONDS = 15.0
 CLOSE_SECONDS = 2.0
+RETRY_SECONDS = 0.3
 POLL_SECONDS = 0.5
 
 DEFAULTS: dict[str, Any] = {
@@ -58,14 +60,19 @@ FIXED: dict[str, Any] = {
     "key_deserializer": None,
     "value_deserializer": None,
 }
-# One file of settings may serve the server and its readers: these are its sink's.
-SINK_SETTINGS = {"create_topics", "partitions", "replication_factor", "retention_days", "max_message_bytes"}
+_CHECK = "check the address, that it runs, and that security_protocol in --kafka-settings is what it speaks"
+_WORDS: dict[type[KafkaError], str] = {
+    SaslAuthenticationFailedError: "refuses this user ({}); check the user and the password's file in --kafka-settings",
+    UnsupportedSaslMechanismError: "refuses this user ({}); check sasl_mechanism in --kafka-settings",
+    AuthorizationError: "does not let this user read ({})",
+    UnknownTopicOrPartitionError: "does not have it any more ({})",
+}
 
 
 def consumer_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings for a KafkaConsumer, without those that are for producers alone; raises SourceError for unknown ones."""
     ours = KafkaConsumer.DEFAULT_CONFIG.keys()
-    theirs = KafkaProducer.DEFAULT_CONFIG.keys() | KafkaAdminClient.DEFAULT_CONFIG.keys() | SINK_SETTINGS
+    theirs = KafkaProducer.DEFAULT_CONFIG.keys() | KafkaAdminClient.DEFAULT_CONFIG.keys() | set(TOPIC_SETTINGS)
     if unknown := sorted(settings.keys() - ours - theirs):
         raise SourceError(f"kafka-python has no setting {', '.join(unknown)}; see --kafka-settings")
     chosen = {**DEFAULTS, **{name: value for name, value in settings.items() if name in ours}, **FIXED}
@@ -87,25 +94,22 @@ class TopicReader:
         self._topic = topic
         self._chosen = sorted(set(partitions))
         self._secrets = [str(settings[name]) for name in SECRETS if settings.get(name)]
-        self._heard = Heard(SaslAuthenticationFailedError, UnsupportedSaslMechanismError, SourceError)
+        self._attempts = Attempts()
         self._at: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
-        with self._heard:
-            self._consumer = self._ask(lambda: KafkaConsumer(bootstrap_servers=address.servers, **settings))
-            try:
-                self._assign(self._choose(self._partitions()))
-            except BaseException:
-                self._close()
-                raise
-        self._heard.last = None
+        to = {"bootstrap_servers": address.servers, "kafka_client": self._attempts.client}
+        self._consumer = self._ask(lambda: KafkaConsumer(**settings | to))
+        try:
+            self._assign(self._choose(self._partitions()))
+        except BaseException:
+            self._close()
+            raise
 
     def __enter__(self) -> TopicReader:
-        self._heard.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._close()
-        self._heard.__exit__(*exc)
 
     def seek(self, start: Start | None) -> None:
         """Go to the first message of a time, to the end, so far before the end, or to the beginning (None)."""
@@ -121,15 +125,14 @@ class TopicReader:
     def messages(self) -> Iterator[Any]:
         """Every message up to where the partitions ended, and some that came since, as kafka-python's records."""
         stalls_at = time.monotonic() + STALL_SECONDS
-        while waiting := self._short_of_their_ends():
+        # Those at their ends are read on meanwhile: one that was paused may get stuck in kafka-python 3.0.
+        while any(self._at[partition] < end for partition, end in self._ends.items()):
             before = dict(self._at)
             yield from self.poll(POLL_SECONDS)
             if self._at != before:
                 stalls_at = time.monotonic() + STALL_SECONDS
             elif time.monotonic() > stalls_at:
                 raise self._error(TimeoutError())
-            self._consumer.pause(*(waiting - self._short_of_their_ends()))
-        self._consumer.resume(*self._assigned)
 
     def poll(self, seconds: float) -> list[Any]:
         """The next messages, of one partition after the other; an empty list after ``seconds`` without any."""
@@ -143,9 +146,6 @@ class TopicReader:
             if at is not None:
                 self._at[partition] = at
         return [message for messages in polled.values() for message in messages]
-
-    def _short_of_their_ends(self) -> set[TopicPartition]:
-        return {partition for partition, end in self._ends.items() if self._at[partition] < end}
 
     def grow(self) -> None:
         """Take on the partitions that the topic was given since, from their beginning, unless some were chosen."""
@@ -199,37 +199,48 @@ class TopicReader:
 
     def _ask(self, call: Callable[[], T], seconds: float = CONNECT_SECONDS) -> T:
         """What a call of kafka-python's gives, within a limit."""
-        self._heard.answers = SimpleQueue()
+        self._attempts.answers = SimpleQueue()
+        ends_at = time.monotonic() + seconds
         try:
-            return call_within(seconds, call, self._heard.answers)
+            while True:
+                try:
+                    return call_within(ends_at - time.monotonic(), call, self._attempts.answers)
+                except KafkaError as error:
+                    if not error.retriable or time.monotonic() + RETRY_SECONDS > ends_at:
+                        raise
+                    time.sleep(RETRY_SECONDS)
         except Exception as error:
             raise self._error(error) from error
         finally:
-            self._heard.answers = None
+            self._attempts.answers = None
 
     def _error(self, error: Exception) -> SourceError:
         """The same for a person, without secrets."""
-        at = f"Kafka at {self._servers}"
         if isinstance(error, SourceError):
             return error
-        if isinstance(error, (SaslAuthenticationFailedError, UnsupportedSaslMechanismError)):
-            advice = "check sasl_mechanism, the user and the password's file in --kafka-settings"
-            return SourceError(self._safe(f"{at} refuses this user: {error}; {advice}"))
-        if isinstance(error, AuthorizationError):
-            return SourceError(f"{at} does not let this user read the topic {self._topic}")
-        if isinstance(error, UnknownTopicOrPartitionError):
-            return SourceError(f"the topic {self._topic} at {self._servers} was deleted while it was read")
-        if isinstance(error, TimeoutError) or (isinstance(error, KafkaError) and error.retriable):
-            last = self._heard.last or error
-            because = "" if isinstance(last, TimeoutError) else f" ({_named(last)})"
-            advice = "check the address, that the broker runs, and security_protocol in --kafka-settings"
-            return SourceError(self._safe(f"{at} does not answer{because}; {advice}"))
-        return SourceError(self._safe(f"{at}: {_named(error)}"))
-
-    def _safe(self, text: str) -> str:
+        # What did not come in time is explained by how the attempts to connect failed.
+        cause = self._attempts.last if _is_for_want_of_an_answer(error) else None
+        text = f"Kafka at {self._servers} {_in_words(cause or error)} (topic {self._topic})"
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return text
+        return SourceError(text)
+
+
+def _is_for_want_of_an_answer(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError) or (isinstance(error, KafkaError) and error.retriable)
+
+
+def _in_words(error: BaseException) -> str:
+    """What is wrong, as the rest of a sentence about the brokers, and what to do."""
+    named = _named(error)
+    for kind, words in _WORDS.items():
+        if isinstance(error, kind):
+            return words.format(named)
+    if isinstance(error, TimeoutError):
+        return f"does not answer; {_CHECK}"
+    if _is_for_want_of_an_answer(error):
+        return f"does not answer ({named}); {_CHECK}"
+    return f"cannot be read: {named}; check --kafka-settings and the files it names" if is_final(error) else named
 
 
 def _named(error: BaseException) -> str:

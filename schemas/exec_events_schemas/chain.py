@@ -46,6 +46,7 @@ class Verifier:
 
     def __init__(self, *, partial: bool = False) -> None:
         self._partial = partial
+        self._horizon: int | None = None
         self._records = 0
         self._duplicates = 0
         self._chains: dict[bytes, Runs] = {}
@@ -60,11 +61,18 @@ class Verifier:
         return self._records
 
     def awaits(self) -> bool:
-        """Whether something is named that is not here, and may be on its way: a record, or a recorder's chain."""
+        """
+        Whether something is named that is not here, and may be on its way: a record, or a recorder's chain.
+
+        From the first time that this is asked on, nothing more is expected: what is added then is checked, but
+        what it names may well come after the last record that is added.
+        """
+        if self._horizon is None:
+            self._horizon = self._records
         self._claims.sweep()
         if any(self._first_absent(claim) is not None for claim in self._claims):
             return True
-        return not self._partial and any(self._lacks_recorder(runs) for runs in self._chains.values())
+        return any(self._lacks_recorder(runs) for runs in self._chains.values())
 
     def add(self, stored: StoredRecord) -> None:
         """Verify one more record."""
@@ -96,7 +104,7 @@ class Verifier:
         chains = {runs.chain: runs for runs in self._chains.values()}
         for runs in chains.values():
             self._check_runs(runs)
-            if not self._partial and self._lacks_recorder(runs):
+            if self._lacks_recorder(runs):
                 what = "the recorder of other chains has none itself"
                 self._find(Kind.RECORDER_MISSING, runs.recorder, 0, runs.first_place, what)
             self._check_end(runs)
@@ -177,7 +185,11 @@ class Verifier:
             return
         for word, heads in said.items():
             for name, head in heads:
-                self._claims.add(Claim(name, head, word, chain, seq, place))
+                claim = Claim(name, head, word, chain, seq, place)
+                if self._horizon is None:
+                    self._claims.add(claim)
+                else:
+                    self._settle(claim)
         for name, head in said["cuts"]:
             self._cuts.setdefault(name, []).append(head)
         if action == "stopped":
@@ -219,7 +231,9 @@ class Verifier:
             last = run.last
 
     def _lacks_recorder(self, runs: Runs) -> bool:
-        """Whether a chain's recorder has no chain itself, and was not cut whole."""
+        """Whether a chain's recorder should have a chain itself, and has none."""
+        if self._partial or (self._horizon is not None and runs.first_place.number > self._horizon):
+            return False
         return runs.recorder.encode() not in self._chains and runs.recorder not in self._cuts
 
     def _check_end(self, runs: Runs) -> None:

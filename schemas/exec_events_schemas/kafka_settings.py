@@ -23,6 +23,10 @@ SETTINGS_FILE = "settings_file"
 TOKEN_FILE = "sasl_oauth_token_file"  # noqa: S105
 TOKEN_PROVIDER = "sasl_oauth_token_provider"  # noqa: S105
 SECRETS = ("sasl_plain_password", "ssl_password")
+# What the sink takes beside kafka-python's settings, for topics it makes: one file may serve it and readers.
+TOPIC_SETTINGS = ("create_topics", "partitions", "replication_factor", "retention_days", "max_message_bytes")
+# kafka-python takes any other word for plain text.
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _FILE = "_file"
 
 
@@ -65,6 +69,8 @@ def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         settings[TOKEN_PROVIDER] = TokenFile(Path(str(settings.pop(TOKEN_FILE))).expanduser())
     elif isinstance(settings.get(TOKEN_PROVIDER), str):
         settings[TOKEN_PROVIDER] = _provider(settings[TOKEN_PROVIDER])
+    if (protocol := settings.get("security_protocol", "PLAINTEXT")) not in PROTOCOLS:
+        raise SourceError(f"security_protocol is one of {', '.join(PROTOCOLS)}, not {protocol!r}")
     return settings
 
 

@@ -185,7 +185,7 @@ def content_value(nonce: bytes, body: bytes) -> bytes:
 
 def content_of(key: bytes, value: bytes | None, headers: list[tuple[str, bytes]] | tuple[Any, ...]) -> StoredContent:
     """The body in a message of the contents topic; raises MalformedRecord where it is not what its key commits to."""
-    named = {name: raw.decode("utf-8", "replace") for name, raw in headers}
+    named = {name: raw.decode("utf-8", "replace") for name, raw in headers if raw is not None}
     commitment = key.decode("utf-8", "replace")
     subject, kind = named.get(HEADER_SUBJECT, ""), named.get(HEADER_KIND, "")
     if value is None or HEADER_REFUSED in named:

@@ -6,11 +6,14 @@ import io
 import os
 import sqlite3
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Event
+from typing import Literal
 
 import orjson
 import pytest
@@ -19,7 +22,7 @@ from hypothesis import strategies as st
 
 from exec_events_schemas.chain import Verifier
 from exec_events_schemas.errors import MalformedRecord, SourceError
-from exec_events_schemas.record import leaf_hash
+from exec_events_schemas.record import event_of, leaf_hash
 from exec_events_schemas.sources import Damage, Source, StoredRecord, open_source
 from exec_events_schemas.sources.jsonl import line_of, record_of
 from exec_events_schemas.sources.spool import is_running, running_recorders
@@ -346,3 +349,67 @@ def test_a_source_that_is_none_says_what_to_give(name: str) -> None:
     """A name that leads nowhere is a SourceError that says what may be given."""
     with pytest.raises(SourceError, match=r"Give spool://FOLDER|nothing was recorded"):
         open_source(name)
+
+
+def started(source: str | Path, start: datetime | Literal["now"]) -> list[bytes]:
+    """What is read of a source from there on."""
+    return [stored.record for stored in open_source(source, start=start)]
+
+
+def test_a_spool_from_a_time_on(tmp_path: Path) -> None:
+    """Each file is read from its first record of that time on, so that no chain has a gap."""
+    first, second = two_recorders()
+    first.write(tmp_path)
+    second.write(tmp_path)
+    start = datetime.fromisoformat(event_of(first.rows[5].record)["time"])
+    expected = [row.record for row in first.rows[5:] + second.rows[5:]]
+    assert started(tmp_path, start) == expected
+    verifier = Verifier(partial=True)
+    for stored in open_source(tmp_path, start=start).read():
+        verifier.add(stored)
+    assert verifier.finish().ok
+    assert started(tmp_path, start + timedelta(days=9)) == []
+
+
+def test_json_lines_from_a_time_on(tmp_path: Path) -> None:
+    """Rotated files are one stream: what comes after its first record of that time is read, whatever its own time."""
+    rows = two_recorders()[0].rows
+    late = [rows[6], *rows[:3]]
+    write_json_lines(tmp_path / "x.jsonl.1", rows[:6])
+    write_json_lines(tmp_path / "x.jsonl", late)
+    start = datetime.fromisoformat(event_of(rows[4].record)["time"])
+    assert started(tmp_path / "x.jsonl", start) == [row.record for row in rows[4:6] + late]
+
+
+def test_what_comes_from_now_on(tmp_path: Path) -> None:
+    """From now on nothing is there yet, and following gives what comes."""
+    first, second = two_recorders()
+    first.write(tmp_path)
+    assert started(tmp_path, "now") == []
+    stop = Event()
+    batches = following(open_source(tmp_path, start="now"), stop)
+    assert next(batches) == []
+    second.write(tmp_path)
+    assert next(batches) == [row.record for row in second.rows]
+    stop.set()
+
+
+def test_only_topics_have_partitions(tmp_path: Path) -> None:
+    """A choice of partitions is refused for what has none."""
+    with pytest.raises(SourceError, match="no partitions"):
+        open_source(tmp_path, partitions=[0])
+
+
+def test_a_plug_in_that_lacks_a_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where kafka-python is not installed, a kafka:// source names the extra that brings it."""
+    monkeypatch.setitem(sys.modules, "exec_events_consumers.kafka_source", None)
+    with pytest.raises(SourceError, match=r"pip install 'exec-events\[kafka\]'"):
+        open_source("kafka://127.0.0.1:9092")
+
+
+@pytest.mark.parametrize("url", ["kafka://jo:s3cret@host:9092/", "nosuch://jo:s3cret@host/"])
+def test_an_address_with_a_password_is_not_repeated(url: str) -> None:
+    """An error about an address does not say what may be a password."""
+    with pytest.raises(SourceError) as refused:
+        open_source(url)
+    assert "s3cret" not in str(refused.value)

@@ -85,3 +85,9 @@ def test_a_provider_is_loaded_by_name() -> None:
     assert read_settings({"sasl_oauth_token_provider": "builtins:dict"})["sasl_oauth_token_provider"] == {}
     with pytest.raises(SourceError, match="cannot load the token provider"):
         read_settings({"sasl_oauth_token_provider": "nowhere:Nothing"})
+
+
+def test_a_protocol_that_is_none_is_refused() -> None:
+    """A security_protocol that kafka-python would take for plain text is refused, with those there are."""
+    with pytest.raises(SourceError, match="SASL_SSL, not 'TLS'"):
+        read_settings({"security_protocol": "TLS"})
