@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 KAFKA_JARS := .kafka/libs/.pom.sha256
 NODE_MODULES := tools/node/node_modules/.installed
 
-.PHONY: help demo test soak lint docs bench broker clean programs broker-programs
+.PHONY: help demo screenshot test soak lint docs bench broker clean programs broker-programs
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
@@ -39,6 +39,10 @@ $(NODE_MODULES): tools/node/package.json tools/node/package-lock.json | programs
 
 demo: $(INSTALLED)  ## record a notebook, verify it, and open JupyterLab (ONCE=1: stop at the end)
 	ONCE="$(ONCE)" $(BIN)/python demo/demo.py
+
+screenshot: $(INSTALLED)  ## docs/images/dashboard.png, of a class that is made up
+	@tools/install_system.sh chromium
+	$(BIN)/python tools/screenshot.py
 
 test: $(INSTALLED) programs $(KAFKA_JARS) $(NODE_MODULES)  ## every test
 	$(BIN)/python -m pytest -m "not soak" $(ARGS)

@@ -38,7 +38,7 @@ def subject_of(number: int) -> str:
 
 
 class ClassLog:
-    """Events of ``SUBJECTS`` people who work through a notebook each, going back and forth, a quarter of them errors."""
+    """Events of ``SUBJECTS`` people who go back and forth in a notebook, a quarter of them errors."""
 
     def __init__(self, seed: int = 1) -> None:
         self._rng = random.Random(seed)
@@ -87,7 +87,9 @@ def filled_topic(broker: Broker, count: int) -> str:
     prefix = f"bench-{uuid.uuid4().hex[:12]}"
     topic = topics_of(prefix).events
     with closing(KafkaAdminClient(**broker.settings)) as admin:
-        admin.create_topics([NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1)])
+        # Its events are of a day long past: retention would have them at once.
+        forever = {"retention.ms": "-1"}
+        admin.create_topics([NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1, topic_configs=forever)])
     with closing(KafkaProducer(**{**broker.settings, **PRODUCER, **FIXED})) as producer:
         for record, raw_hash in ClassLog().records(count):
             message = message_of(record, raw_hash)

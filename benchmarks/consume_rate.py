@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from statistics import median
 from kafka import KafkaConsumer, TopicPartition
 
 from exec_events_consumers import aggregate as aggregating
+from exec_events_consumers import archive as archiving
 from exec_events_consumers.kafka_feed import BATCH_RECORDS, GROUP, KafkaFeed
 from exec_events_consumers.loop import Progress, run
 from exec_events_consumers.store import Store
@@ -27,8 +29,8 @@ from .figures import Figure
 from .fleet import median_ratio, progress
 
 TIMEOUT_SECONDS = 600
-BARE, SQLITE, POSTGRESQL = "bare", "aggregate into SQLite", "aggregate into PostgreSQL"
-TARGETS = {SQLITE: 0.2, POSTGRESQL: 0.15}
+BARE, SQLITE, POSTGRESQL, ARCHIVE = "bare", "aggregate into SQLite", "aggregate into PostgreSQL", "archive to Parquet"
+TARGETS = {SQLITE: 0.2, POSTGRESQL: 0.15, ARCHIVE: 0.3}
 
 
 async def measure(quick: bool) -> list[Figure]:
@@ -44,6 +46,7 @@ async def measure(quick: bool) -> list[Figure]:
             BARE: lambda: _bare(broker.servers, topics_of(prefix).events, count),
             SQLITE: lambda: into(f"sqlite:///{Path(folder) / uuid.uuid4().hex}.db"),
             POSTGRESQL: lambda: into(postgres.database()),
+            ARCHIVE: lambda: _archive(f"kafka://{broker.servers}/{prefix}", Path(folder) / uuid.uuid4().hex, count),
         }
         rates: dict[str, list[float]] = {name: [] for name in timed}
         for turn in range(rounds):
@@ -83,12 +86,7 @@ def _bare(servers: str, topic: str, count: int) -> float:
 
 def _aggregate(source: str, url: str, count: int) -> float:
     """Events per second into tables, from the first batch that is in them to the last."""
-    began: list[tuple[float, int]] = []
-
-    def note(so_far: Progress) -> None:
-        if so_far.events:
-            began.append((time.perf_counter(), so_far.events))
-
+    clock = Clock()
     with closing(Store(url, aggregating.NAME)) as store, closing(KafkaFeed(source, uuid.uuid4().hex)) as feed:
         done = run(
             feed,
@@ -96,9 +94,35 @@ def _aggregate(source: str, url: str, count: int) -> float:
             aggregating.aggregate,
             once=True,
             known_hashes=aggregating.known_hashes,
-            on_progress=note,
+            on_progress=clock,
         )
-    if done.events != count or done.dead:
-        raise RuntimeError(f"{done.events:,} events of {count:,}, {done.dead} dead letters")
-    (first_at, first), (last_at, last) = began[0], began[-1]
-    return (last - first) / (last_at - first_at)
+    return clock.rate(done, count)
+
+
+def _archive(source: str, folder: Path, count: int) -> float:
+    """Events per second into files, from the first batch that is in them to the last."""
+    clock, stop = Clock(), threading.Event()
+    folder.mkdir()
+    with closing(archiving.ArchiveStore(folder)) as store, closing(KafkaFeed(source, uuid.uuid4().hex)) as feed:
+        gathered = archiving.Gathered(feed, stop, once=True)
+        done = run(gathered, store, archiving.Archive(folder), once=True, stop=stop, on_progress=clock)
+    return clock.rate(done, count)
+
+
+class Clock:
+    """Notes when batches were stored."""
+
+    def __init__(self) -> None:
+        self._stored: list[tuple[float, int]] = []
+
+    def __call__(self, so_far: Progress) -> None:
+        if so_far.events:
+            self._stored.append((time.perf_counter(), so_far.events))
+
+    def rate(self, done: Progress, count: int) -> float:
+        """Events per second, from the end of the first batch to that of the last."""
+        if done.events != count or done.dead:
+            raise RuntimeError(f"{done.events:,} events of {count:,}, {done.dead} dead letters")
+        first_at, first = self._stored[0]
+        last_at = next(at for at, events in self._stored if events == count)
+        return (count - first) / (last_at - first_at)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import psutil
 
 from exec_events.deliver import Deliverer, DeliveryState
+from exec_events.spool import Spool
 from exec_events_schemas.sources.spool import connect_read_only
 from tools.kafka_broker import Broker
 
@@ -79,13 +80,15 @@ def _grow(way: str, count: int) -> Growth:
         deliverer.start()
         try:
             fill(spool, range(WARM_UP), lot=LOT)
-            leave(lambda: deliverer.is_drained(spool))
-            delivered = deliverer.state().delivered
+            # What the sink needs at all, its library and its first batch, it has when it went or failed once.
+            _wait_until(lambda: _has_tried(deliverer, spool), "the sink neither delivers nor fails")
+            leave()
+            delivered, errors = deliverer.state().delivered, deliverer.state().errors
             gc.collect()
             look()
             fill(spool, range(WARM_UP, WARM_UP + count), look, LOT)
-            # The sink has tried, and holds then what it holds when it tries.
-            _wait_until(lambda: deliverer.state().errors > 0, "the sink does not notice that the broker is away", look)
+            # It has tried with those, too.
+            _wait_until(lambda: deliverer.state().errors > errors, "the sink does not try again", look)
             look()
         finally:
             deliverer.stop(1)
@@ -96,37 +99,36 @@ def _grow(way: str, count: int) -> Growth:
         return Growth(sizes[0], max(sizes), sizes[-1], stored, deliverer.state())
 
 
-# A way gives an address and what makes the broker leave it, called with what tells that all is delivered.
-Away = tuple[str, Callable[[Callable[[], bool]], None]]
+def _has_tried(deliverer: Deliverer, spool: Spool) -> bool:
+    return deliverer.state().errors > 0 or deliverer.is_drained(spool)
+
+
+# A way gives an address, and what makes the broker leave it.
+Away = tuple[str, Callable[[], object]]
 
 
 @contextmanager
 def _nobody() -> Iterator[Away]:
     # Its port is chosen, and it is never started.
-    yield Broker().servers, lambda _: None
+    yield Broker().servers, lambda: None
 
 
 @contextmanager
 def _silent() -> Iterator[Away]:
     with silent_broker() as broker:
-        yield broker.servers, lambda _: None
+        yield broker.servers, lambda: None
 
 
 @contextmanager
 def _killed() -> Iterator[Away]:
     with Broker() as broker:
-
-        def leave(is_drained: Callable[[], bool]) -> None:
-            _wait_until(is_drained, "the broker does not take the first events")
-            broker.kill()
-
-        yield broker.servers, leave
+        yield broker.servers, broker.kill
 
 
 WAYS = {"nobody listens": _nobody, "a broker never answers": _silent, "the broker is killed": _killed}
 
 
-def _wait_until(holds: Callable[[], bool], otherwise: str, look: Callable[[], None] = lambda: None) -> None:
+def _wait_until(holds: Callable[[], bool], otherwise: str, look: Callable[[], object] = lambda: None) -> None:
     give_up_at = time.monotonic() + NOTICE_SECONDS
     while not holds():
         if time.monotonic() > give_up_at:

@@ -28,9 +28,7 @@ def spool_of(count: int) -> Iterator[Spool]:
                 raise RuntimeError("the spool did not close in time")
 
 
-def fill(
-    spool: Spool, numbers: Iterable[int], after_lot: Callable[[], object] = lambda: None, lot: int = LOT
-) -> None:
+def fill(spool: Spool, numbers: Iterable[int], after_lot: Callable[[], object] = lambda: None, lot: int = LOT) -> None:
     """
     Put these events in; returns once all are on disk.
 

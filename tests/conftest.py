@@ -1,3 +1,3 @@
-"""Makes the modules of this folder importable for every test below it, and Kafka there for those that ask."""
+"""Makes the modules of this folder importable for every test below it, and Kafka and PostgreSQL there for those that ask."""
 
-pytest_plugins = ["kafka_fixtures"]
+pytest_plugins = ["kafka_fixtures", "postgres_fixtures"]

@@ -19,6 +19,8 @@ is_there() {
     case $1 in
         java) java_is_recent ;;
         node) node_is_recent ;;
+        # Debian does not put it on the PATH.
+        initdb) command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }
@@ -28,6 +30,7 @@ package_of() {
         java) echo default-jre-headless ;;
         mvn) echo maven ;;
         node) echo nodejs ;;
+        initdb) echo postgresql ;;
         *) echo "$1" ;;
     esac
 }
@@ -39,6 +42,8 @@ purpose_of() {
         openssl) echo "OpenSSL: makes the test broker's certificates" ;;
         kcat) echo "kcat: a subscriber in the documentation" ;;
         node) echo "Node.js 18 or later: validates asyncapi.yaml, runs JupyterHub's proxy" ;;
+        initdb) echo "PostgreSQL: a store of the consumers" ;;
+        chromium) echo "Chromium: looks at the dashboard" ;;
         npm) echo "npm: fetches what node runs" ;;
         *) echo "$1: unknown to tools/install_system.sh" ;;
     esac
@@ -50,7 +55,7 @@ missing_of() {
     done
 }
 
-[ $# -gt 0 ] || set -- java mvn openssl kcat node npm
+[ $# -gt 0 ] || set -- java mvn openssl kcat node npm initdb chromium
 missing=$(missing_of "$@")
 [ -n "$missing" ] || exit 0
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import delete, select
 
 from exec_events_schemas.record import time_of
 
 from . import tables
 from .decode import Decoded
 from .measures import Row, Run, fold_cell, fold_notebook, fold_subject, microseconds, minute_of, outcome, run_of
-from .store import Merge, Transaction
+from .statements import Merge
+from .store import Transaction
 
 NAME = "aggregate"
 # Stands where an error has no name that is a plain identifier.
@@ -28,10 +29,10 @@ Key = tuple[Any, ...]
 
 def aggregate(events: Sequence[Decoded], transaction: Transaction) -> None:
     """Write what these events say."""
-    executions = [event for event in events if event.kind == "cell_execution"]
+    executions = [execution_row(event) for event in events if event.kind == "cell_execution"]
     transaction.insert(tables.other_records, [other_row(event) for event in events if event.kind != "cell_execution"])
-    transaction.insert(tables.executions, [execution_row(event) for event in executions])
-    runs = sorted(run for event in executions if (run := run_of(event)) is not None)
+    transaction.insert(tables.executions, executions)
+    runs = sorted(run for row in executions if (run := run_of(row)) is not None)
     if runs:
         _count_codes(runs, transaction)
         _count_errors(runs, transaction)
@@ -155,13 +156,14 @@ _MINUTE_COUNTS = ("runs", "ok", "errors", "other", "duration_us")
 
 
 def _fold_runs(runs: list[Run], transaction: Transaction) -> None:
-    subjects = transaction.rows(tables.subjects, {(run.subject,) for run in runs})
-    notebooks = transaction.rows(tables.notebooks, {(run.subject, run.notebook) for run in runs})
+    # The first of each: when that one is not late, none is.
+    of_subject = {(run.subject,): run for run in reversed(runs)}
+    of_notebook = {(run.subject, run.notebook): run for run in reversed(runs)}
+    subjects = transaction.rows(tables.subjects, of_subject)
+    notebooks = transaction.rows(tables.notebooks, of_notebook)
     cells = transaction.rows(tables.cells, {(run.subject, run.notebook, run.cell_id) for run in runs})
-    late_subjects = {(run.subject,) for run in runs if _is_late(run, subjects.get((run.subject,)))}
-    late_notebooks = {
-        (run.subject, run.notebook) for run in runs if _is_late(run, notebooks.get((run.subject, run.notebook)))
-    }
+    late_subjects = _late(of_subject, subjects)
+    late_notebooks = _late(of_notebook, notebooks)
     _fold_subjects((run for run in runs if (run.subject,) not in late_subjects), subjects)
     _fold_notebooks((run for run in runs if (run.subject, run.notebook) not in late_notebooks), notebooks, cells)
     for (subject,) in late_subjects:
@@ -172,14 +174,16 @@ def _fold_runs(runs: list[Run], transaction: Transaction) -> None:
         for key in [key for key in cells if key[:2] == (subject, notebook)]:
             del cells[key]
         _fold_notebooks(_runs_of(transaction, subject, notebook), notebooks, cells)
+    # The codes are written already.
+    for key, versions in transaction.counts(tables.codes, ("subject", "notebook", "cell_id"), cells).items():
+        cells[key]["code_versions"] = versions
     transaction.upsert(tables.subjects, subjects.values())
     transaction.upsert(tables.notebooks, notebooks.values())
     transaction.upsert(tables.cells, cells.values())
-    _count_versions(cells.keys(), transaction)
 
 
-def _is_late(run: Run, row: Row | None) -> bool:
-    return row is not None and run.order < row["order_key"]
+def _late(firsts: dict[Key, Run], rows: dict[Key, Row]) -> set[Key]:
+    return {key for key, run in firsts.items() if key in rows and run.order < rows[key]["order_key"]}
 
 
 def _fold_subjects(runs: Iterable[Run], subjects: dict[Key, Row]) -> None:
@@ -195,45 +199,17 @@ def _fold_notebooks(runs: Iterable[Run], notebooks: dict[Key, Row], cells: dict[
         notebooks[of_notebook] = fold_notebook(notebook, run, cell)
 
 
-def _count_versions(keys: Collection[Key], transaction: Transaction) -> None:
-    """How many codes each cell has run: its rows of codes, which are written already."""
-    codes, cells = tables.codes.c, tables.cells.c
-    counted = (
-        select(func.count())
-        .where(codes.subject == cells.subject, codes.notebook == cells.notebook, codes.cell_id == cells.cell_id)
-        .scalar_subquery()
-    )
-    this = (cells.subject == bindparam("s"), cells.notebook == bindparam("n"), cells.cell_id == bindparam("c"))
-    statement = update(tables.cells).where(*this).values(code_versions=counted)
-    transaction.connection.execute(statement, [{"s": s, "n": n, "c": c} for s, n, c in keys])
-
-
 def _runs_of(transaction: Transaction, subject: str, notebook: str | None = None) -> Iterator[Run]:
     """All runs of a subject, or of one of its notebooks, in order, from the executions."""
     row = tables.executions.c
-    query = select(tables.executions).where(row.subject == subject, row.silent.is_(False))
+    query = select(tables.executions).where(row.subject == subject)
     if notebook is not None:
         query = query.where(row.notebook == notebook)
     query = query.order_by(row.requested_us, row.chain, row.seq)
-    for found in transaction.connection.execute(query).mappings():
-        yield Run(
-            order=f"{found['requested_at']} {found['chain']} {found['seq']:016d}",
-            subject=found["subject"],
-            notebook=found["notebook"],
-            cell_id=found["cell_id"],
-            status=found["status"],
-            error_name=found["error_name"],
-            requested_at=found["requested_at"],
-            requested_us=found["requested_us"],
-            finished_us=found["finished_us"],
-            duration_us=found["duration_us"] or 0,
-            code_hash=found["code_hash"],
-            code_ast_hash=found["code_ast_hash"],
-            code_lines=found["code_lines"] or 0,
-            lines_added=found["lines_added"] or 0,
-            lines_removed=found["lines_removed"] or 0,
-            same_code=bool(found["same_code"]),
-        )
+    found: Iterable[Any] = transaction.connection.execute(query).mappings()
+    for stored in found:
+        if (run := run_of(stored)) is not None:
+            yield run
 
 
 # Kernels and recorders.

@@ -102,5 +102,10 @@ def chained(
     return new, odd
 
 
+def place(event: Decoded) -> str:
+    """What the reason of a dead letter begins with that its chain, and nothing else, set aside."""
+    return f"{event.chain} seq {event.seq}: "
+
+
 def _odd(event: Decoded, reason: str) -> DeadLetter:
-    return DeadLetter(event.partition, event.position, event.record, f"{event.chain} seq {event.seq}: {reason}")
+    return DeadLetter(event.partition, event.position, event.record, f"{place(event)}{reason}", event.hash)

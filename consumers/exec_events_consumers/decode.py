@@ -25,7 +25,8 @@ class Decoded(NamedTuple):
     One event of the record.
 
     ``kind`` is its schema's name (``cell_execution``), or the whole id of a schema of somebody else's, whose
-    events are not looked into. ``event`` is of the newest version of its kind.
+    events are not looked into. ``event`` is of the newest version of its kind; in its texts U+FFFD stands for NUL,
+    which PostgreSQL does not take. ``record`` is as it was.
     """
 
     partition: str
@@ -40,28 +41,31 @@ class Decoded(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """What cannot be used: its bytes untouched, where it was found, and why."""
+    """What cannot be used: its bytes untouched, where it was found, why, and the hash that was stored with it."""
 
     partition: str
     position: int
     value: bytes | None
     reason: str
+    stored_hash: bytes | None = None
 
 
 def decode(fetched: Fetched) -> Decoded | DeadLetter:
     """One record, decoded; never raises for what is in it."""
     partition, position, value, stored = fetched
     if value is None:
-        return DeadLetter(partition, position, None, "it has no value")
+        return DeadLetter(partition, position, None, "it has no value", stored)
     try:
         seal = seal_of(value)
         event = event_of(value)
         digest = leaf_hash(value)
         if stored is not None and stored != digest:
             raise MalformedRecord("its hash is not the one stored with it")
+        if b"\\u0000" in value:
+            event = _without_nul(event)
         kind, event = _checked(event)
     except (ContractError, UnicodeDecodeError) as error:
-        return DeadLetter(partition, position, value, str(error))
+        return DeadLetter(partition, position, value, str(error), stored)
     return Decoded(partition, position, value, digest, seal.chain, seal.seq, seal.prev, kind, event)
 
 
@@ -96,6 +100,14 @@ def _known(schema_id: str) -> tuple[SchemaName, SchemaName, Any] | None:
     name = SchemaName(match["event"], int(match["version"]))
     newest = SchemaName(name.event, newest_version(name.event))
     return name, newest, jsonschema_rs.Draft7Validator(_open(load(newest.id)))
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(member) for key, member in value.items()}
+    return [_without_nul(member) for member in value] if isinstance(value, list) else value
 
 
 def _open(schema: Any) -> Any:

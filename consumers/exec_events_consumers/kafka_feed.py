@@ -8,6 +8,7 @@ after the store has them, for tools that show a consumer's lag, and never read.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -31,6 +32,9 @@ BATCH_RECORDS = 5000
 # kafka-python 3.0 has calls that may wait for ever; one that takes so long ends the process, which may start again.
 STALLED_SECONDS = 60.0
 CLOSE_SECONDS = 5.0
+# Who lost a partition in the store and has it by the group's word claims it again after so long: whoever took it had
+# been slow to hear that it was not theirs any more, and has heard by then.
+RECLAIM_SECONDS = 5.0
 # Cooperative assignment is left alone until it is shown to be right on Apache Kafka.
 GROUP = {
     "enable_auto_commit": False,
@@ -88,6 +92,7 @@ class KafkaFeed:
         self._assignment = _Assignment()
         self._positions: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
+        self._dropped: dict[TopicPartition, float] = {}
         settings = {**chosen, **GROUP, "group_id": f"{address.prefix}.{group}"}
         self._consumer = self._within(lambda: KafkaConsumer(bootstrap_servers=address.servers, **settings))
         self._within(lambda: self._consumer.subscribe([topic], listener=self._assignment))
@@ -97,6 +102,9 @@ class KafkaFeed:
         with self._assignment.lock:
             gained, self._assignment.gained = self._assignment.gained, set()
             mine = set(self._assignment.mine)
+        long_ago = time.monotonic() - RECLAIM_SECONDS
+        gained |= {at for at, since in self._dropped.items() if at in mine and since <= long_ago}
+        self._dropped = {at: since for at, since in self._dropped.items() if at in mine - gained}
         self._positions = {at: position for at, position in self._positions.items() if at in mine - gained}
         return [_name(at) for at in sorted(gained)]
 
@@ -105,17 +113,21 @@ class KafkaFeed:
         wanted = {_partition(self._topic, name): position for name, position in positions.items()}
         ends = self._within(lambda: self._consumer.end_offsets(list(wanted)))
         begins = self._within(lambda: self._consumer.beginning_offsets(list(wanted)))
-        for at, position in wanted.items():
+        for at, wish in wanted.items():
+            # What retention has removed is not waited for.
+            position = max(wish, begins[at])
             try:
-                self._consumer.seek(at, max(position, begins[at]))
-            except (AssertionError, KafkaError):
+                self._consumer.seek(at, position)
+            except (AssertionError, ValueError, KafkaError):
                 continue  # the group has taken it back meanwhile
             self._positions[at] = position
             self._ends[at] = ends[at]
 
     def drop(self, partition: str) -> None:
-        """Another process owns it: leave it alone until the group gives it again."""
-        self._positions.pop(_partition(self._topic, partition), None)
+        """Another process owns it: leave it alone until the group gives it again, or has let it be ours for long."""
+        at = _partition(self._topic, partition)
+        self._positions.pop(at, None)
+        self._dropped[at] = time.monotonic()
 
     def poll(self, seconds: float) -> Batch:
         """The next messages; none of a partition that came while they were fetched: where it goes on is not known."""

@@ -7,10 +7,10 @@ gives the same rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
-
-from .decode import Decoded
 
 Row = dict[str, Any]
 
@@ -47,39 +47,48 @@ class Run(NamedTuple):
 
 
 def microseconds(time: str) -> int:
-    """An event's time as microseconds since 1970 (UTC)."""
+    """An event's time, 2026-11-24T10:05:01.000250Z, as microseconds since 1970 (UTC)."""
+    if len(time) == 27 and time[26] == "Z":
+        return _minute_us(time[:17]) + int(time[17:19] + time[20:26])
     return (datetime.fromisoformat(time) - EPOCH) // timedelta(microseconds=1)
 
 
-def run_of(decoded: Decoded) -> Run | None:
-    """The run a cell_execution event tells of; None for a silent one, which a front end asked for by itself."""
-    event = decoded.event
-    if event["silent"]:
+@lru_cache(maxsize=4096)
+def _minute_us(minute: str) -> int:
+    return microseconds(f"{minute}00Z")
+
+
+def run_of(row: Mapping[str, Any]) -> Run | None:
+    """The run a row of executions tells of; None for a silent one, which a front end asked for by itself."""
+    if row["silent"]:
         return None
-    requested_at = event["requested_at"]
+    requested_at = row["requested_at"]
     return Run(
-        order=f"{requested_at} {decoded.chain} {decoded.seq:016d}",
-        subject=event["subject"],
-        notebook=event.get("notebook", ""),
-        cell_id=event.get("cell_id", ""),
-        status=event["status"],
-        error_name=event.get("error_name"),
-        requested_at=requested_at,
-        requested_us=microseconds(requested_at),
-        finished_us=microseconds(event["finished_at"]),
-        duration_us=event.get("duration_us", 0),
-        code_hash=event.get("code_hash"),
-        code_ast_hash=event.get("code_ast_hash"),
-        code_lines=event.get("code_lines", 0),
-        lines_added=event.get("lines_added", 0),
-        lines_removed=event.get("lines_removed", 0),
-        same_code=bool(event.get("same_code_as_last_run", False)),
+        f"{requested_at} {row['chain']} {row['seq']:016d}",
+        row["subject"],
+        row["notebook"],
+        row["cell_id"],
+        row["status"],
+        row["error_name"],
+        requested_at,
+        row["requested_us"],
+        row["finished_us"],
+        row["duration_us"] or 0,
+        row["code_hash"],
+        row["code_ast_hash"],
+        row["code_lines"] or 0,
+        row["lines_added"] or 0,
+        row["lines_removed"] or 0,
+        bool(row["same_code"]),
     )
 
 
 def outcome(status: str) -> str:
     """Which count a status belongs to: ok, errors or other."""
-    return {"ok": "ok", "error": "errors"}.get(status, "other")
+    return _OUTCOMES.get(status, "other")
+
+
+_OUTCOMES = {"ok": "ok", "error": "errors"}
 
 
 def fold_subject(row: Row | None, run: Run, idle_us: int = IDLE_US) -> Row:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exec_events_schemas.errors import SourceError
 from exec_events_schemas.sources import open_source
@@ -14,6 +15,9 @@ from exec_events_schemas.topics import SCHEME
 
 from .feed import Feed
 from .spool_feed import SpoolFeed, StreamFeed
+
+if TYPE_CHECKING:
+    from .dead_letter_topic import TopicOffice
 
 TABLES_FOLDER_NAME = "exec-events-tables"
 
@@ -32,6 +36,20 @@ def default_store() -> str:
     folder = Path(jupyter_data_dir()) / TABLES_FOLDER_NAME
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return f"sqlite:///{folder / 'aggregate.db'}"
+
+
+@contextmanager
+def open_office(
+    source: str | None, consumer: str, settings: Mapping[str, Any] | None = None
+) -> Iterator[TopicOffice | None]:
+    """Where the dead letters of that consumer go: to a topic beside the events', or (None) to the store's table."""
+    if source is None or not source.startswith(f"{SCHEME}://"):
+        yield None
+        return
+    from .dead_letter_topic import TopicOffice
+
+    with closing(TopicOffice(source, consumer, settings)) as office:
+        yield office
 
 
 def open_feed(source: str | None, consumer: str, settings: Mapping[str, Any] | None = None) -> Feed:

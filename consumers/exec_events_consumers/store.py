@@ -12,9 +12,10 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal
+from operator import itemgetter
+from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, select, tuple_, update
+from sqlalchemy import Connection, Engine, Table, create_engine, event, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -23,11 +24,21 @@ from . import tables
 from .chaining import Chain
 from .decode import DeadLetter
 from .errors import LostPartition, StoreError
+from .statements import (
+    Key,
+    Merge,
+    columns_of,
+    key_places,
+    postgresql_copy,
+    postgresql_count,
+    postgresql_select,
+    postgresql_upsert,
+    sqlite_count,
+    sqlite_insert,
+    sqlite_select,
+    sqlite_upsert,
+)
 
-# What becomes of a column when a row is there already.
-Merge = Literal["add", "min", "max"]
-
-_KEYS_AT_ONCE = 400
 _BUSY_SECONDS = 30
 
 
@@ -76,13 +87,18 @@ class Store:
         """
         A transaction that ends with the partitions at ``next_positions``.
 
-        Raises LostPartition, having written nothing, when one of them is not this consumer's any more.
+        Raises LostPartition, having written nothing, when one of them is not this consumer's any more, and
+        StoreError or SQLAlchemyError when the database fails.
         """
-        with self.engine.begin() as connection:
-            # First, not last: on PostgreSQL the rows of offsets are then locked for as long as it takes.
-            for partition, position in sorted(next_positions.items()):
-                self._advance(connection, partition, position)
-            yield Transaction(connection, self.consumer)
+        driver: Any = self.engine.dialect.dbapi
+        try:
+            with self.engine.begin() as connection:
+                # First, not last: on PostgreSQL the rows of offsets are then locked for as long as it takes.
+                for partition, position in sorted(next_positions.items()):
+                    self._advance(connection, partition, position)
+                yield Transaction(connection, self.consumer)
+        except driver.Error as error:
+            raise StoreError(f"the store could not be written: {_first_line(error)}") from error
         self._positions.update(next_positions)
 
     def _advance(self, connection: Connection, partition: str, position: int) -> None:
@@ -112,42 +128,53 @@ class Transaction:
     def __init__(self, connection: Connection, consumer: str) -> None:
         self.connection = connection
         self._consumer = consumer
+        self._is_sqlite = connection.dialect.name == "sqlite"
+        # What runs for every row goes around SQLAlchemy, which takes longer over a statement than SQLite does.
+        self._driver: Any = connection.connection.driver_connection
 
     def rows(self, table: Table, keys: Collection[tuple[Any, ...]]) -> dict[tuple[Any, ...], dict[str, Any]]:
         """Rows by their primary keys; those that are not there are not in the answer."""
-        primary = list(table.primary_key.columns)
-        found = {}
-        asked = list(keys)
-        for at in range(0, len(asked), _KEYS_AT_ONCE):
-            part = asked[at : at + _KEYS_AT_ONCE]
-            condition = primary[0].in_([key[0] for key in part]) if len(primary) == 1 else tuple_(*primary).in_(part)
-            for row in self.connection.execute(select(table).where(condition)).mappings():
-                found[tuple(row[column.name] for column in primary)] = dict(row)
-        return found
+        names = columns_of(table)
+        return {key: dict(zip(names, row, strict=True)) for key, row in self._found(table, keys)}
+
+    def _found(self, table: Table, keys: Collection[Key]) -> Iterator[tuple[Key, Sequence[Any]]]:
+        if self._is_sqlite:
+            statement = sqlite_select(table)
+            for key in keys:
+                row = self._driver.execute(statement, key).fetchone()
+                if row is not None:
+                    yield key, row
+        elif keys:
+            places = key_places(table)
+            for row in self._driver.execute(postgresql_select(table), _by_column(keys)):
+                yield tuple(row[place] for place in places), row
+
+    def counts(self, table: Table, columns: tuple[str, ...], keys: Collection[Key]) -> dict[Key, int]:
+        """How many rows have these values in these columns; keys that no row has may be missing in the answer."""
+        if self._is_sqlite:
+            statement = sqlite_count(table, columns)
+            return {key: self._driver.execute(statement, key).fetchone()[0] for key in keys}
+        if not keys:
+            return {}
+        found = self._driver.execute(postgresql_count(table, columns), _by_column(keys))
+        return {tuple(key): count for *key, count in found}
 
     def insert(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows that are not there yet; each has every column."""
         if not rows:
             return
-        names = [column.name for column in table.columns]
-        values = [tuple(row[name] for name in names) for row in rows]
-        if self.connection.dialect.name == "postgresql":
-            self._copy(table, names, values)
+        values = map(itemgetter(*columns_of(table)), rows)
+        if self._is_sqlite:
+            self._driver.executemany(sqlite_insert(table), values)
         else:
-            marks = ", ".join("?" * len(names))
-            self.connection.exec_driver_sql(f"INSERT INTO {table.name} ({_listed(names)}) VALUES ({marks})", values)  # noqa: S608
-
-    def _copy(self, table: Table, names: list[str], values: Sequence[tuple[Any, ...]]) -> None:
-        """PostgreSQL's way to take many rows."""
-        driver: Any = self.connection.connection.driver_connection
-        with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({_listed(names)}) FROM STDIN") as copy:
-            for row in values:
-                copy.write_row(row)
+            with self._driver.cursor() as cursor, cursor.copy(postgresql_copy(table)) as copy:
+                for row in values:
+                    copy.write_row(row)
 
     def upsert(
         self,
         table: Table,
-        rows: Iterable[Mapping[str, Any]],
+        rows: Collection[Mapping[str, Any]],
         merge: Mapping[str, Merge] | None = None,
     ) -> None:
         """
@@ -156,21 +183,14 @@ class Transaction:
         With ``merge`` the columns it names are added to what is there, or the lesser or greater of the two stays,
         and all others stay as they are.
         """
-        rows = list(rows)
         if not rows:
             return
-        names = [column.name for column in table.columns]
-        primary = [column.name for column in table.primary_key.columns]
-        if merge is None:
-            sets = [f'"{name}" = excluded."{name}"' for name in names if name not in primary]
+        values = map(itemgetter(*columns_of(table)), rows)
+        how = None if merge is None else tuple(merge.items())
+        if self._is_sqlite:
+            self._driver.executemany(sqlite_upsert(table, how), values)
         else:
-            sets = [_merged(self.connection.dialect.name, table.name, name, how) for name, how in merge.items()]
-        mark = "?" if self.connection.dialect.name == "sqlite" else "%s"
-        statement = (
-            f"INSERT INTO {table.name} ({_listed(names)}) VALUES ({', '.join([mark] * len(names))}) "  # noqa: S608
-            f"ON CONFLICT ({_listed(primary)}) DO UPDATE SET {', '.join(sets)}"
-        )
-        self.connection.exec_driver_sql(statement, [tuple(row[name] for name in names) for row in rows])
+            self._driver.execute(postgresql_upsert(table, how), _by_column(values))
 
     def chains(self, names: Collection[str]) -> dict[str, Chain]:
         """The state of these chains, of those that were seen before."""
@@ -221,6 +241,7 @@ def _prepare_sqlite(engine: Engine, *, read_only: bool) -> None:
             f"busy_timeout={_BUSY_SECONDS * 1000}",
             *([] if read_only else ["journal_mode=WAL", "synchronous=NORMAL"]),
             "cache_size=-65536",
+            "wal_autocheckpoint=16000",
             "foreign_keys=ON",
         ):
             connection.execute(f"PRAGMA {pragma}")
@@ -235,16 +256,8 @@ def _insert(connection: Connection, table: Table) -> Any:
     return dialect.insert(table)
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
-
-
-def _merged(dialect: str, table: str, name: str, how: Merge) -> str:
-    mine, new = f'{table}."{name}"', f'excluded."{name}"'
-    if how == "add":
-        return f'"{name}" = {mine} + {new}'
-    function = how if dialect == "sqlite" else {"min": "least", "max": "greatest"}[how]
-    return f'"{name}" = {function}({mine}, {new})'
+def _by_column(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _chain(row: Mapping[str, Any]) -> Chain:
@@ -258,7 +271,7 @@ def _chain(row: Mapping[str, Any]) -> Chain:
         forks=row["forks"],
         first_at=row["first_at"],
         last_at=row["last_at"],
-        closed=row["closed"],
+        closed=bool(row["closed"]),
     )
 
 

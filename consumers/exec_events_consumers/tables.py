@@ -65,6 +65,7 @@ dead_letters = Table(
     _count("position", "At which offset or row."),
     Column("value", LargeBinary, nullable=True, comment="Its bytes, untouched."),
     _text("reason", "Why it could not be used."),
+    Column("stored_hash", LargeBinary, nullable=True, comment="The hash that was stored with it."),
     _text("found_at", "When it was found."),
     Index("dead_letters_of", "consumer", "partition", "position", unique=True),
     comment="What could not be decoded, validated or chained.",
@@ -247,6 +248,7 @@ codes = Table(
     *_times(),
     Index("codes_by_hash", "code_hash"),
     Index("codes_by_ast", "code_ast_hash"),
+    Index("codes_of_notebook", "notebook", "code_ast_hash", "subject"),
     comment="One row for each code a cell ran: where the same hash is under two subjects, both ran that code.",
 )
 

@@ -48,7 +48,7 @@ def rebuild(source: str | None, store: str | None, kafka_settings: str | None, y
 def _run(source: str | None, url: str | None, kafka_settings: str | None, *, once: bool, anew: bool) -> None:
     from exec_events_consumers import aggregate as aggregating
     from exec_events_consumers.loop import run
-    from exec_events_consumers.open_feed import default_store, open_feed
+    from exec_events_consumers.open_feed import default_store, open_feed, open_office
     from exec_events_consumers.store import Store
 
     settings: dict[str, Any] = {SETTINGS_FILE: kafka_settings} if kafka_settings else {}
@@ -56,6 +56,7 @@ def _run(source: str | None, url: str | None, kafka_settings: str | None, *, onc
         with (
             closing(Store(url or default_store(), aggregating.NAME)) as store,
             closing(open_feed(source, aggregating.NAME, settings)) as feed,
+            open_office(source, aggregating.NAME, settings) as office,
         ):
             if anew:
                 with store.transaction({}) as transaction:
@@ -66,6 +67,7 @@ def _run(source: str | None, url: str | None, kafka_settings: str | None, *, onc
                 aggregating.aggregate,
                 once=once,
                 stop=stop,
+                office=office,
                 known_hashes=aggregating.known_hashes,
                 on_progress=Saying("rebuild" if anew else "aggregate"),
             )

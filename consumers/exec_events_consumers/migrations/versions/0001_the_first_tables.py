@@ -114,6 +114,7 @@ def upgrade() -> None:
     with op.batch_alter_table("codes", schema=None) as batch_op:
         batch_op.create_index("codes_by_ast", ["code_ast_hash"], unique=False)
         batch_op.create_index("codes_by_hash", ["code_hash"], unique=False)
+        batch_op.create_index("codes_of_notebook", ["notebook", "code_ast_hash", "subject"], unique=False)
 
     op.create_table(
         "dead_letters",
@@ -123,6 +124,7 @@ def upgrade() -> None:
         sa.Column("position", sa.BigInteger(), nullable=False, comment="At which offset or row."),
         sa.Column("value", sa.LargeBinary(), nullable=True, comment="Its bytes, untouched."),
         sa.Column("reason", sa.Text(), nullable=False, comment="Why it could not be used."),
+        sa.Column("stored_hash", sa.LargeBinary(), nullable=True, comment="The hash that was stored with it."),
         sa.Column("found_at", sa.Text(), nullable=False, comment="When it was found."),
         sa.PrimaryKeyConstraint("id"),
         comment="What could not be decoded, validated or chained.",
