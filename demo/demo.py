@@ -1,19 +1,22 @@
-"""``make demo``: a real JupyterLab, a notebook run in it, and the record of that: reported, verified, tampered with."""
+"""``make demo``: a real JupyterLab, a notebook run in it, and its record: reported, verified, tampered with, shown."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from threading import Timer
 
 from front_end import OpenNotebook
 from rich.console import Console
@@ -33,7 +36,7 @@ from exec_events_schemas.spool_layout import FOLDER_NAME
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLE = Path(__file__).with_name("example.ipynb")
 FOLDER = REPOSITORY / ".demo"
-STEPS = 9
+STEPS = 10
 
 # The example's mistake, and how its author mends it.
 FAILING_CELL = "busiest"
@@ -94,11 +97,15 @@ async def demo() -> None:
             shutil.copyfile(EXAMPLE, notebook_path)
             console.print(f"      process {server.pid}, data in {_short(server.data_dir)}")
         await run_and_verify(steps, server, notebook_path)
+        with steps.step("Start exec-events up, and read the number of executions from its page"):
+            dashboard = stack.enter_context(dashboard_of(server))
+            await asyncio.to_thread(check_dashboard, dashboard, count_code_cells(notebook_path) + 2)
         console.print(f"\n[bold green]All {STEPS} steps came out as they must.[/]")
         if os.environ.get("ONCE"):
             return
         url = f"{server.url}lab/tree/{notebook_path.name}?token={server.token}"
         console.print(f"\nJupyterLab is open at\n\n    [bold]{url}[/]\n", soft_wrap=True)
+        console.print(f"and the dashboard, live, at\n\n    [bold]{dashboard}[/]\n", soft_wrap=True)
         console.print("Whatever you run there is recorded too. See it, in another terminal, with\n")
         console.print(f"    JUPYTER_DATA_DIR={_short(server.data_dir)} {_short(_program())} report\n", soft_wrap=True)
         console.print("Ctrl-C ends the demo.")
@@ -222,6 +229,61 @@ def tamper(spool: Path, copy: Path) -> tuple[str, int]:
                     seal = json.loads(record)["seal"]
                     return seal["chain"], seal["seq"]
     raise StepFailed("the recorded error is not in the copy of the spool.")
+
+
+@contextmanager
+def dashboard_of(server: RunningServer) -> Iterator[str]:
+    """``exec-events up`` on the server's spool until the end of the block; its URL."""
+    console.print("      [bold]$ exec-events up --port 0[/]")
+    with (FOLDER / "up.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "exec_events", "up", "--port", "0"],
+            env={**os.environ, **server.environment, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    # A bound for the time until it has said where it is.
+    timer = Timer(30, process.kill)
+    timer.start()
+    try:
+        assert process.stdout is not None
+        found = next((word for line in process.stdout for word in line.split() if word.startswith("http://")), None)
+        timer.cancel()
+        if found is None:
+            raise StepFailed(f"`exec-events up` did not start; {_short(FOLDER / 'up.log')} says why.")
+        yield found
+    finally:
+        timer.cancel()
+        process.send_signal(signal.SIGINT)
+        try:
+            process.communicate(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def check_dashboard(url: str, count: int) -> None:
+    """Its page says, within a few seconds, how many cells were run."""
+    address, _, token = url.partition("?token=")
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})
+    shown = ""
+    until = time.monotonic() + 15
+    while time.monotonic() < until:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            page = answer.read().decode()
+        shown = next(iter(re.findall(r'id="fact-runs"[^>]*>([^<]*)<', page)), "nothing")
+        if shown == str(count):
+            console.print(f"      {address} says {shown} runs")
+            return
+        time.sleep(0.2)
+    raise StepFailed(f"{count} cells were run, but the dashboard says {shown}.")
+
+
+def count_code_cells(notebook_path: Path) -> int:
+    """How many cells of a notebook are run."""
+    cells = json.loads(notebook_path.read_text())["cells"]
+    return sum(cell["cell_type"] == "code" and bool("".join(cell["source"]).strip()) for cell in cells)
 
 
 def run_command(server: RunningServer, arguments: list[str], expect: int) -> str:

@@ -1,0 +1,101 @@
+"""``exec-events dashboard``: pages of the tables, live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .options import clean_end, store_option
+
+if TYPE_CHECKING:
+    from exec_events_consumers.dashboard.serve import Place
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PORT = 8790
+TOKEN_FILE_NAME = "dashboard.token"  # noqa: S105
+
+
+def place_options(function: F) -> F:
+    """``--host``, ``--port``, ``--token-file`` and ``--allow-host``, of which ``place`` makes a Place."""
+    for option in reversed(
+        (
+            click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
+            click.option("--port", default=PORT, show_default=True, help="The port; 0 takes a free one."),
+            click.option(
+                "--token-file",
+                type=click.Path(dir_okay=False, path_type=Path),
+                help="A file of this user's alone with the token; made where it is not there. "
+                "By default there is a new token at each start.",
+            ),
+            click.option(
+                "--allow-host",
+                "hosts",
+                metavar="NAME",
+                multiple=True,
+                help="A name by which browsers ask for the pages, behind a proxy say. May be given more than once.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def place(host: str, port: int, token_file: Path | None, hosts: tuple[str, ...]) -> Place:
+    """Where to listen, and where the token is kept."""
+    from jupyter_core.paths import jupyter_data_dir
+
+    from exec_events_consumers.dashboard.serve import Place
+    from exec_events_consumers.open_feed import TABLES_FOLDER_NAME
+
+    file = token_file or Path(jupyter_data_dir()) / TABLES_FOLDER_NAME / TOKEN_FILE_NAME
+    return Place(host, port, file, token_file is not None, hosts)
+
+
+@click.command()
+@store_option
+@click.option(
+    "--from", "source", metavar="SPOOL", help="The spool the tables are made from: then the page says what is left."
+)
+@place_options
+def dashboard(
+    store: str | None, source: str | None, host: str, port: int, token_file: Path | None, hosts: tuple[str, ...]
+) -> None:
+    """
+    Serve pages of the tables that `aggregate` keeps: now, people, notebooks, cohorts, integrity.
+
+    Prints the URL, with the token that is needed to see them. Started by JupyterHub as a service, it leaves
+    that to the Hub.
+
+    \b
+    exec-events dashboard
+    exec-events dashboard --store postgresql+psycopg://analyst@db/exec_events --port 0
+    """
+    from exec_events_consumers.dashboard.serve import reading_engine, serve, waiting_in_spool
+    from exec_events_consumers.open_feed import default_spool, default_store
+    from exec_events_schemas.errors import SourceError
+    from exec_events_schemas.sources import open_source
+    from exec_events_schemas.sources.spool import SpoolSource
+
+    with clean_end():
+        engine = reading_engine(store or default_store())
+        folder = None
+        if source is not None:
+            opened = open_source(source, settings={})
+            if not isinstance(opened, SpoolSource):
+                raise SourceError(f"{opened.name} is no spool: only a spool tells how much of it is left")
+            folder = opened.folder
+        elif store is None and default_spool().is_dir():
+            folder = default_spool()
+        try:
+            waiting = (lambda: None) if folder is None else waiting_in_spool(engine, folder)
+            serve(engine, place(host, port, token_file, hosts), waiting, _say)
+        finally:
+            engine.dispose()
+
+
+def _say(url: str) -> None:
+    click.echo(f"dashboard: {url}")

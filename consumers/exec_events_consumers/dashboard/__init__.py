@@ -1,0 +1,1 @@
+"""Pages of the tables, live: the server-rendered dashboard."""

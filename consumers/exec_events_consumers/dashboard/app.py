@@ -1,0 +1,210 @@
+"""The routes: an engine to read with and who may see it in, an ASGI application out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+from sse_starlette.sse import EventSourceResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from . import queries
+from .access import Access, Guard
+from .chart_data import chart_data, drawn_anew
+from .live import Live
+from .memo import Memo
+from .now_page import Waiting, integrity_page, now_page
+from .page import Column, Page, Row, shown
+from .people_pages import NoSuchPage, cohort_page, cohorts_page, notebook_page, people_page, person_page
+from .span import EVER, OFFERED, BadSpan, Span, span_of
+
+HERE = Path(__file__).parent
+Maker = Callable[[Connection, Span, Request], Page]
+FORMATS = ("html", "json", "csv")
+
+
+class Dashboard:
+    """
+    The pages of one store.
+
+    ``waiting`` says how many records the aggregate has not taken yet, ``clock`` what time it is.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        waiting: Waiting = lambda: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._engine = engine
+        self._waiting = waiting
+        self._clock = clock
+        self._templates = Environment(
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals.update(chart_data=chart_data, link=_link, offered=OFFERED)
+        self._templates.filters["shown"] = shown
+        self._cohorts: Memo[Page] = Memo()
+        self._live = Live(self._change, self._figures)
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """All of them; each is one level deep, so that links stay right behind any prefix."""
+        return [
+            self._page("/", lambda connection, span, request: now_page(connection, span, self._waiting), "2h"),
+            self._page("/person", _person),
+            self._page("/notebook", _notebook),
+            self._page("/cohort", self._cohort),
+            self._page("/integrity", lambda connection, span, request: integrity_page(connection, span)),
+            Route("/live", self._live_figures),
+            Mount("/static", StaticFiles(directory=HERE / "static")),
+        ]
+
+    def _page(self, path: str, make: Maker, since: str = EVER) -> Route:
+        def answer(request: Request) -> Response:
+            form = request.query_params.get("format", "html")
+            if form not in FORMATS:
+                return _refused(f"format is one of {', '.join(FORMATS)}")
+            given = request.query_params
+            try:
+                span = span_of(given.get("since") or since, given.get("until", ""), self._clock())
+                with self._engine.connect() as connection:
+                    page = make(connection, span, request)
+                return self._answer(page, form, span, request)
+            except BadSpan as error:
+                return _refused(str(error))
+            except NoSuchPage as error:
+                return _refused(str(error), 404)
+            except SQLAlchemyError:
+                return _refused("the tables cannot be read at the moment: is `exec-events aggregate` new enough?", 503)
+
+        return Route(path, answer)
+
+    def _answer(self, page: Page, form: str, span: Span, request: Request) -> Response:
+        if form == "json":
+            return _json({**page.as_json(), "since": span.since, "until": span.until})
+        if form == "csv":
+            table = request.query_params.get("table", page.tables[0].id)
+            try:
+                return Response(page.as_csv(table), media_type="text/csv")
+            except KeyError:
+                ids = ", ".join(["facts", *(one.id for one in page.tables)])
+                return _refused(f"this page has no table {table!r}, but {ids}", 404)
+        given = [(name, value) for name, value in request.query_params.multi_items() if name != "format"]
+        about = [(name, value) for name, value in given if name in ("subject", "notebook")]
+        here = request.url.path.rpartition("/")[2]
+        return HTMLResponse(
+            self._templates.get_template("page.html").render(
+                page=page,
+                span=span,
+                about=about,
+                here=lambda **more: _query(here, given, more),
+                live=f"live?{urlencode({'since': span.since})}" if page.name == "now" and span.is_live else "",
+            )
+        )
+
+    def _cohort(self, connection: Connection, span: Span, request: Request) -> Page:
+        notebook = request.query_params.get("notebook")
+        if notebook is None:
+            return cohorts_page(connection, span)
+        key = (notebook, span.since, span.until)
+        return self._cohorts.get(key, queries.change(connection), lambda: cohort_page(connection, span, notebook))
+
+    def _change(self) -> object:
+        with self._engine.connect() as connection:
+            return queries.change(connection)
+
+    def _figures(self, since: str) -> str:
+        with self._engine.connect() as connection:
+            page = now_page(connection, span_of(since, "", self._clock()), self._waiting)
+        rows = self._templates.get_template("rows.html")
+        message = {
+            "facts": {fact.id: fact.text for fact in page.facts},
+            "tables": {table.id: rows.render(table=table) for table in page.tables},
+            "charts": drawn_anew(page),
+        }
+        return json.dumps(message, separators=(",", ":"))
+
+    async def _live_figures(self, request: Request) -> Response:
+        since = request.query_params.get("since", "2h")
+        try:
+            span_of(since, "", self._clock())
+        except BadSpan as error:
+            return _refused(str(error))
+        if self._live.is_full:
+            return _refused("too many look on: the pages themselves still answer", 503)
+
+        async def events() -> AsyncIterator[dict[str, str]]:
+            async for message in self._live.messages(since):
+                yield {"event": "now", "data": message}
+
+        return EventSourceResponse(events(), headers={"x-accel-buffering": "no"})
+
+
+def application(
+    dashboard: Dashboard,
+    access: Access,
+    hosts: Collection[str] | None = (),
+    prefix: str = "",
+    more: Collection[BaseRoute] = (),
+) -> ASGIApp:
+    """
+    The guarded application, under ``prefix``.
+
+    ``hosts`` are the names it is asked by besides those of this machine; None where a proxy sees to that.
+    """
+    routes: list[BaseRoute] = [*dashboard.routes, *more]
+    if prefix.strip("/"):
+        routes = [Mount(f"/{prefix.strip('/')}", routes=routes)]
+    return Guard(Starlette(routes=routes), access, hosts)
+
+
+def _person(connection: Connection, span: Span, request: Request) -> Page:
+    subject = request.query_params.get("subject")
+    return people_page(connection, span) if subject is None else person_page(connection, span, subject)
+
+
+def _notebook(connection: Connection, span: Span, request: Request) -> Page:
+    given = request.query_params
+    if "subject" not in given or "notebook" not in given:
+        raise NoSuchPage("a notebook is asked for by ?subject=…&notebook=…")
+    return notebook_page(connection, span, given["subject"], given["notebook"])
+
+
+def _link(column: Column, row: Row) -> str:
+    """Where a value leads, or "" where it leads nowhere."""
+    if not column.link:
+        return ""
+    members = ("subject", "notebook") if column.link == "notebook" else (column.id,)
+    return f"{column.link}?{urlencode({name: row[name] for name in members})}"
+
+
+def _query(here: str, given: list[tuple[str, str]], more: dict[str, str]) -> str:
+    """This page again, with other parameters; "" takes one away."""
+    parameters = [(name, value) for name, value in given if name not in more]
+    parameters += [(name, value) for name, value in more.items() if value]
+    return f"./{here}?{urlencode(parameters)}"
+
+
+def _json(value: Any) -> Response:
+    return Response(json.dumps(value, ensure_ascii=False), media_type="application/json")
+
+
+def _refused(text: str, status: int = 400) -> Response:
+    return PlainTextResponse(f"{text}\n", status_code=status)

@@ -1,0 +1,22 @@
+"""A real Chromium, and a dashboard of runs that were made up for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+# What stands beside the consumers' tests is theirs too.
+sys.path.append(str(Path(__file__).parents[1] / "consumers"))
+
+from chromium import launched
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window."""
+    with sync_playwright() as playwright, launched(playwright) as one:
+        yield one
