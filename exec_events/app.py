@@ -128,6 +128,8 @@ class ExecEvents(ExtensionApp):
         """Put the parts together and watch the kernel manager; nothing that fails here stops the server."""
         self.recorder: Recorder | None = None
         self._problems: list[str] = []
+        # A stop that comes while the start still adopts must not seal the chain's end before its beginning.
+        self._turn = asyncio.Lock()
         self._deliverers: list[Deliverer] = []
         self._listeners: list[ListenerThread] = []
         self.settings["exec_events"] = self
@@ -240,15 +242,16 @@ class ExecEvents(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Once every extension is loaded and the loop runs: tap the clients, adopt, and begin the chain."""
-        if self.recorder is None:
-            return
-        try:
-            self.recorder.tap_clients(serverapp.web_app.settings)
-            for deliverer in self._deliverers:
-                deliverer.start()
-            await self._keeper.start(self._versions(), self._digest())
-        except Exception as error:
-            self._cannot_start(error)
+        async with self._turn:
+            if self.recorder is None:
+                return
+            try:
+                self.recorder.tap_clients(serverapp.web_app.settings)
+                for deliverer in self._deliverers:
+                    deliverer.start()
+                await self._keeper.start(self._versions(), self._digest())
+            except Exception as error:
+                self._cannot_start(error)
 
     def _cannot_start(self, error: Exception) -> None:
         """Go on without a record, and say so everywhere; in required mode end the server."""
@@ -262,9 +265,10 @@ class ExecEvents(ExtensionApp):
     async def stop_extension(self) -> None:
         """Close what is open, seal the end, deliver what is left, and let go."""
         self._collector.unregister()
-        if self.recorder is None:
-            return
-        recorder, self.recorder = self.recorder, None
+        async with self._turn:
+            if self.recorder is None:
+                return
+            recorder, self.recorder = self.recorder, None
         await recorder.stop()
         await self._keeper.stop()
         await asyncio.gather(*(asyncio.to_thread(d.stop, self.stop_seconds) for d in self._deliverers))

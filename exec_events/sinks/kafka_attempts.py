@@ -42,8 +42,7 @@ class Attempts:
         if not isinstance(error, BaseException):
             self.reason = None
         elif self.reason is None or (isinstance(error, _REFUSALS) and not isinstance(self.reason, _REFUSALS)):
-            # A broker hangs up once it has refused, and kafka-python may see that first; and the last attempt of
-            # many fails because time is up.
+            # The last of many attempts fails because time is up, which is no reason.
             self.reason = error
 
     def why(self, servers: Iterable[str], error: BaseException, secrets: Iterable[str] = ()) -> str:
@@ -67,6 +66,19 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
     def __init__(self, attempts: Attempts, net: NetworkSelector, **settings: Any) -> None:
         super().__init__(net, **settings)
         self._attempts = attempts
+
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
+        transport = await super()._build_transport(node, timeout_at=timeout_at)
+        receive = transport._sock_recv
+
+        def receive_all() -> tuple[bytes, BaseException | None]:
+            # A broker refuses, then hangs up. kafka-python throws away what comes together with the end, which
+            # is found again by the next look.
+            data, error = receive()
+            return data, None if data else error
+
+        transport._sock_recv = receive_all
+        return transport
 
     async def _connect(self, node: Any, conn: Any, **options: Any) -> None:
         conn.init_future.add_both(self._attempts.ended)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -13,12 +17,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 from kafka.admin import ACLResourcePatternType as PatternType
 
 from exec_events import deliver
+from exec_events.testing import NotebookClient, RunningServer
 from kafka_sites import Site, site, streaming, wait_until
+from kafka_topic import messages_of
 from tools.kafka_broker import Broker, unsecured_token
 
 SECRET = "hunter2-not-the-password"
@@ -218,3 +225,40 @@ def allowed(user: str, prefix: str, operation: ACLOperation) -> ACL:
     """A right of a user's to do this to all topics of a prefix."""
     pattern = ResourcePattern(ResourceType.TOPIC, prefix, PatternType.PREFIXED)
     return ACL(f"User:{user}", "*", operation, ACLPermissionType.ALLOW, pattern)
+
+
+async def test_a_server_tells_no_secret(broker: Broker, prefix: str, tmp_path: Path) -> None:
+    """A server whose password is in a file says it nowhere, wrong or right: status, metrics, log, spool, topics, argv."""
+    assert broker.certificates is not None
+    settings = connection(broker, tmp_path, "SCRAM-SHA-512")
+    password = private(tmp_path / "password", SECRET)
+    config = f"""
+c.ExecEvents.deliver_to = ["kafka://{broker.servers}/{prefix}"]
+c.ExecEvents.sink_settings = {{"kafka": {settings!r}}}
+"""
+    told: list[str] = []
+    async with RunningServer(tmp_path / "server", config=config) as server:
+
+        def tell() -> dict[str, Any]:
+            status: dict[str, Any] = server.rest("GET", "/exec-events/status")
+            told.extend([json.dumps(status), server.rest("GET", "/metrics")])
+            return next(iter(status["sinks"].values()))
+
+        async with NotebookClient(server) as client:
+            await client.execute("1 + 1")
+            await asyncio.to_thread(wait_until, lambda: "authentication failed" in str(tell()["problem"]))
+            private(password, USERS["recorder"])
+            await asyncio.to_thread(wait_until, lambda: tell()["lag"] == 0)
+            command = [sys.executable, "-m", "exec_events", "status"]
+            env = {**os.environ, **server.environment}
+            shown = await asyncio.to_thread(
+                subprocess.run, command, env=env, capture_output=True, text=True, timeout=60
+            )
+            told += [shown.stdout, shown.stderr, " ".join(psutil.Process(server.pid).cmdline())]
+            told.append(json.dumps(psutil.Process(server.pid).environ()))
+    told.append(server.log)
+    told += [path.read_bytes().decode("latin-1") for path in server.data_dir.rglob("*") if path.is_file()]
+    messages = await asyncio.to_thread(messages_of, broker.settings, f"{prefix}.events")
+    assert len(messages) > 3
+    told += [message.value.decode() for message in messages]
+    assert not [text[:300] for text in told for secret in (SECRET, USERS["recorder"]) if secret in text]
