@@ -27,7 +27,8 @@ from tools.postgres import Postgres
 
 PARTITIONS = 12
 WAIT_SECONDS = 75.0
-POISON = [b"junk", b'{"event":{},"seal":{"chain":"c","prev":null,"seq":0}}', b""]
+LATER = b"https://exec-events.org/schemas/cell_execution/v9"
+POISON = [b"junk", b'{"event":{"__schema__":"%b"},"seal":{"chain":"c","prev":null,"seq":0}}' % LATER, b""]
 # The process the tests kill: the command, with a session that runs out sooner than its own.
 PROGRAM = """
 import sys

@@ -304,4 +304,4 @@ def test_missing_programs_are_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     for program in ("Java 17", "Maven", "OpenSSL", "kcat", "Node.js 18", "npm"):
         assert program in done.stderr
-    assert "apt-get install default-jre-headless maven openssl kcat nodejs npm" in done.stderr
+    assert "apt-get install default-jre-headless maven openssl kcat nodejs npm postgresql" in done.stderr
