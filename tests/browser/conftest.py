@@ -15,8 +15,8 @@ sys.path.append(str(Path(__file__).parents[1] / "consumers"))
 from chromium import launched
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
+    """Debian's Chromium, without a window; for one module, since Playwright keeps an event loop running meanwhile."""
     with sync_playwright() as playwright, launched(playwright) as one:
         yield one
