@@ -70,7 +70,7 @@ def test_wrong_credentials(broker: Broker, url: str, mechanism: str) -> None:
         began = time.monotonic()
         with pytest.raises(SourceError, match=r"refuses this user .* check the user") as refused:
             list(open_source(url, settings=wrong))
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 15
         assert "secret" not in str(refused.value)
 
 
@@ -89,7 +89,7 @@ def test_settings_that_cannot_work(broker: Broker, url: str, changed: dict[str, 
     began = time.monotonic()
     with pytest.raises(SourceError, match=words):
         list(open_source(url, settings=settings(broker, **changed)))
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
 
 
 def test_a_broker_that_speaks_otherwise(broker: Broker, url: str) -> None:

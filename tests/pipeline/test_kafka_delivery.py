@@ -165,7 +165,7 @@ async def test_a_stop_keeps_to_its_deadline_and_the_next_server_delivers(
             assert (await asyncio.to_thread(sink_of, server))["lag"] >= 5
             began = time.monotonic()
             assert await asyncio.to_thread(server.stop) == 0
-            assert time.monotonic() - began < 12
+            assert time.monotonic() - began < 30
         finally:
             await asyncio.to_thread(broker.restart)
     async with RunningServer(tmp_path, config=configuration(broker.servers, kafka_prefix)) as server:
