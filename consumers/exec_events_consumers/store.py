@@ -8,6 +8,8 @@ A consumer writes rows of a partition only while it owns it: who claims a partit
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -239,16 +241,32 @@ def _prepare_sqlite(engine: Engine, *, read_only: bool) -> None:
         connection.isolation_level = None  # transactions begin where SQLAlchemy says, below
         for pragma in (
             f"busy_timeout={_BUSY_SECONDS * 1000}",
-            *([] if read_only else ["journal_mode=WAL", "synchronous=NORMAL"]),
+            "synchronous=NORMAL",
             "cache_size=-65536",
             "wal_autocheckpoint=16000",
             "foreign_keys=ON",
         ):
             connection.execute(f"PRAGMA {pragma}")
+        if not read_only:
+            _write_ahead(connection)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    # Changing the journal's mode is the one thing for which SQLite does not wait: of several who open a new file at
+    # once, all but one are told at once that it is locked.
+    until = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.005)
 
 
 def _insert(connection: Connection, table: Table) -> Any:
