@@ -10,9 +10,14 @@ consumer's name.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
 metadata = MetaData()
+# In SQLite: rows lie in the order of their key, without a second tree that leads to them. For small rows, and tables
+# with no other index.
+_BY_KEY: dict[str, Any] = {"sqlite_with_rowid": False}
 
 
 def _text(name: str, comment: str, **more: bool) -> Column[str]:
@@ -36,6 +41,7 @@ offsets = Table(
     _text("owner", "Which process reads it now; another cannot write rows of it."),
     _count("epoch", "How often it has changed hands."),
     comment="How far each consumer has read, written in the transaction of the rows that were made of it.",
+    **_BY_KEY,
 )
 
 chains = Table(
@@ -54,6 +60,7 @@ chains = Table(
     _text("last_at", "The latest time of its events."),
     _flag("closed", "Whether its recorder has said that it ended."),
     comment="The chains of the record as this consumer has seen them: heads, gaps, duplicates.",
+    **_BY_KEY,
 )
 
 dead_letters = Table(
@@ -80,7 +87,7 @@ other_records = Table(
     _text("kind", "The kind of its event."),
     _text("time", "The time of its event."),
     comment="Every record that is no execution, so that a copy is told from a fork.",
-    sqlite_with_rowid=False,
+    **_BY_KEY,
 )
 
 executions = Table(
@@ -124,7 +131,6 @@ executions = Table(
     Index("executions_of_subject", "subject", "requested_us"),
     Index("executions_by_time", "finished_us"),
     comment="One row for each execution: the fact table.",
-    sqlite_with_rowid=False,
 )
 
 _PROGRESS = [
@@ -182,6 +188,7 @@ cells = Table(
     *_times(),
     _text("order_key", "The place of the latest run in the order of runs."),
     comment="One row for each cell a subject ran.",
+    **_BY_KEY,
 )
 
 notebooks = Table(
@@ -199,6 +206,7 @@ notebooks = Table(
     *_times(),
     _text("order_key", "The place of the latest run in the order of runs."),
     comment="One row for each notebook a subject ran cells of.",
+    **_BY_KEY,
 )
 
 subjects = Table(
@@ -211,6 +219,7 @@ subjects = Table(
     *_times(),
     _text("order_key", "The place of the latest run in the order of runs."),
     comment="One row for each subject.",
+    **_BY_KEY,
 )
 
 minutes = Table(
@@ -221,6 +230,7 @@ minutes = Table(
     *_progress(),
     _count("duration_us", "Time they ran, summed."),
     comment="One row for each minute in which a subject ran something.",
+    **_BY_KEY,
 )
 
 errors = Table(
@@ -233,6 +243,7 @@ errors = Table(
     _count("times", "How often."),
     *_times(),
     comment="One row for each error that a cell ended with.",
+    **_BY_KEY,
 )
 
 codes = Table(
@@ -268,6 +279,7 @@ kernel_sessions = Table(
     _count("deaths", "How often it died."),
     _text("last_at", "The latest that is known of it."),
     comment="One row for each kernel, from the recorder's own word on its life.",
+    **_BY_KEY,
 )
 
 recorders = Table(
@@ -281,6 +293,7 @@ recorders = Table(
     _count("lost", "Events it had to give up, by its own count."),
     _count("executions", "Executions it had seen, by its own count."),
     comment="One row for each recorder.",
+    **_BY_KEY,
 )
 
 # What the aggregate makes of the record: the tables a rebuild makes anew.

@@ -63,6 +63,7 @@ def upgrade() -> None:
         sa.Column("order_key", sa.Text(), nullable=False, comment="The place of the latest run in the order of runs."),
         sa.PrimaryKeyConstraint("subject", "notebook", "cell_id"),
         comment="One row for each cell a subject ran.",
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "chains",
@@ -96,6 +97,7 @@ def upgrade() -> None:
         sa.Column("closed", sa.Boolean(), nullable=False, comment="Whether its recorder has said that it ended."),
         sa.PrimaryKeyConstraint("consumer", "chain"),
         comment="The chains of the record as this consumer has seen them: heads, gaps, duplicates.",
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "codes",
@@ -143,6 +145,7 @@ def upgrade() -> None:
         sa.Column("last_at", sa.Text(), nullable=False, comment="When the latest was asked for."),
         sa.PrimaryKeyConstraint("subject", "notebook", "cell_id", "error_name"),
         comment="One row for each error that a cell ended with.",
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "executions",
@@ -217,7 +220,6 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("chain", "seq"),
         comment="One row for each execution: the fact table.",
-        sqlite_with_rowid=False,
     )
     with op.batch_alter_table("executions", schema=None) as batch_op:
         batch_op.create_index("executions_by_time", ["finished_us"], unique=False)
@@ -239,6 +241,7 @@ def upgrade() -> None:
         sa.Column("last_at", sa.Text(), nullable=False, comment="The latest that is known of it."),
         sa.PrimaryKeyConstraint("kernel_id", "recorder_id"),
         comment="One row for each kernel, from the recorder's own word on its life.",
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "minutes",
@@ -258,6 +261,7 @@ def upgrade() -> None:
         sa.Column("duration_us", sa.BigInteger(), nullable=False, comment="Time they ran, summed."),
         sa.PrimaryKeyConstraint("minute", "subject"),
         comment="One row for each minute in which a subject ran something.",
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "notebooks",
@@ -306,6 +310,7 @@ def upgrade() -> None:
         sa.Column("order_key", sa.Text(), nullable=False, comment="The place of the latest run in the order of runs."),
         sa.PrimaryKeyConstraint("subject", "notebook"),
         comment="One row for each notebook a subject ran cells of.",
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "offsets",
@@ -323,6 +328,7 @@ def upgrade() -> None:
         sa.Column("epoch", sa.BigInteger(), nullable=False, comment="How often it has changed hands."),
         sa.PrimaryKeyConstraint("consumer", "partition"),
         comment="How far each consumer has read, written in the transaction of the rows that were made of it.",
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "other_records",
@@ -348,6 +354,7 @@ def upgrade() -> None:
         sa.Column("executions", sa.BigInteger(), nullable=False, comment="Executions it had seen, by its own count."),
         sa.PrimaryKeyConstraint("recorder_id"),
         comment="One row for each recorder.",
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "subjects",
@@ -386,5 +393,6 @@ def upgrade() -> None:
         sa.Column("order_key", sa.Text(), nullable=False, comment="The place of the latest run in the order of runs."),
         sa.PrimaryKeyConstraint("subject"),
         comment="One row for each subject.",
+        sqlite_with_rowid=False,
     )
     # ### end Alembic commands ###
