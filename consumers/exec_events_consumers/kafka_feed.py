@@ -40,7 +40,7 @@ GROUP = {
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
     "max_poll_records": BATCH_RECORDS,
-    "max_partition_fetch_bytes": 4 * 1024 * 1024,
+    "max_partition_fetch_bytes": 256 * 1024,
     "fetch_max_wait_ms": 100,
     "session_timeout_ms": 15_000,
     "heartbeat_interval_ms": 2_000,

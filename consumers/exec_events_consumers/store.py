@@ -242,7 +242,7 @@ def _prepare_sqlite(engine: Engine, *, read_only: bool) -> None:
         for pragma in (
             f"busy_timeout={_BUSY_SECONDS * 1000}",
             "synchronous=NORMAL",
-            "cache_size=-65536",
+            "cache_size=-16384",
             "wal_autocheckpoint=16000",
             "foreign_keys=ON",
         ):
