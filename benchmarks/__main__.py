@@ -33,6 +33,7 @@ FAMILIES = {
     "consume-rate": ("consume_rate", "measure"),
     "consume-growth": ("consume_growth", "measure"),
     "consume-memory": ("consume_memory", "measure"),
+    "consume-dashboard": ("consume_dashboard", "measure"),
 }
 # Several by one name.
 GROUPS = {group: [name for name in FAMILIES if name.startswith(f"{group}-")] for group in ("kafka", "consume")}

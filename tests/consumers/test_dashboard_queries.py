@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from logs import MINUTE_US, aggregate, random_log, sqlite_url, time_at
 from sqlalchemy import Engine
 from starlette.applications import Starlette
@@ -61,18 +63,60 @@ def test_postgresql_says_what_sqlite_says(tmp_path: Path, postgres_url: str) -> 
         assert one == other, path
 
 
-def test_a_costly_page_is_made_once() -> None:
-    """A kept page is given for ten seconds while the tables change, for a minute while they do not, and no longer."""
-    at = [0.0]
-    memo: Memo[int] = Memo(lambda: at[0])
-    made: list[int] = []
+class Maker:
+    """Makes 0, 1, 2 …, each in ``seconds`` of the clock ``at``."""
 
-    def make() -> int:
-        made.append(len(made))
-        return made[-1]
+    def __init__(self, seconds: float) -> None:
+        self.at = 0.0
+        self.seconds = seconds
+        self.made = 0
 
+    def __call__(self) -> int:
+        self.at += self.seconds
+        self.made += 1
+        return self.made - 1
+
+
+def test_what_is_costly_is_given_while_it_is_made_anew() -> None:
+    """It is given for ten seconds, up to a minute while it is made anew behind, and no longer."""
+    make = Maker(0.5)
+    behind: list[Callable[[], None]] = []
+    memo: Memo[int] = Memo(lambda: make.at, behind.append)
     told = []
-    for seconds, change in ((0, "a"), (9, "b"), (11, "b"), (70, "b"), (72, "b"), (72.5, "c"), (90, "c")):
-        at[0] = seconds
+    for seconds, change in ((0, "a"), (9, "b"), (11, "a"), (12, "b"), (13, "b"), (15, "b"), (76, "b"), (88, "c")):
+        make.at = seconds
         told.append(memo.get("page", change, make))
-    assert told == [0, 0, 1, 1, 2, 2, 3]
+        if seconds == 13:
+            assert len(behind) == 1
+            behind.pop()()
+    # Made when first asked for; behind, once, when tables had changed; and where a minute had passed.
+    assert told == [0, 0, 0, 0, 0, 1, 2, 2]
+    assert len(behind) == 1
+
+
+def test_what_is_cheap_is_made_anew_whenever_tables_have_changed() -> None:
+    """It is never given of tables that have changed since, and given for a minute of those that have not."""
+    make = Maker(0.05)
+    memo: Memo[int] = Memo(lambda: make.at, lambda work: None)
+    told = []
+    for seconds, change in ((0, "a"), (1, "a"), (2, "b"), (3, "c"), (30, "c"), (65, "c")):
+        make.at = seconds
+        told.append(memo.get("page", change, make))
+    assert told == [0, 0, 1, 2, 2, 3]
+
+
+def test_what_cannot_be_made_behind_is_made_for_who_asks_next() -> None:
+    """What goes wrong while nobody waits keeps nobody from the page when it is asked for a minute later."""
+    make = Maker(0.5)
+    memo: Memo[int] = Memo(lambda: make.at, lambda work: work())
+
+    def broken() -> int:
+        raise OSError("the tables are gone")
+
+    assert memo.get("page", 1, make) == 0
+    make.at = 20
+    assert memo.get("page", 2, broken) == 0
+    make.at = 61
+    with pytest.raises(OSError, match="the tables are gone"):
+        memo.get("page", 2, broken)
+    assert memo.get("page", 2, make) == 1

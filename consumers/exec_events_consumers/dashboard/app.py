@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,13 +25,14 @@ from .access import Access, Guard
 from .chart_data import chart_data, drawn_anew
 from .live import Live
 from .memo import Memo
-from .now_page import Waiting, integrity_page, now_page
+from .now_page import Sums, Waiting, integrity_page, now_page, sums_of
 from .page import Column, Page, Row, shown
 from .people_pages import NoSuchPage, cohort_page, cohorts_page, notebook_page, people_page, person_page
 from .span import EVER, OFFERED, BadSpan, Span, span_of
 
 HERE = Path(__file__).parent
 Maker = Callable[[Connection, Span, Request], Page]
+T = TypeVar("T")
 FORMATS = ("html", "json", "csv")
 
 
@@ -60,6 +61,7 @@ class Dashboard:
         )
         self._templates.globals.update(chart_data=chart_data, link=_link, offered=OFFERED)
         self._templates.filters["shown"] = shown
+        self._sums: Memo[Sums] = Memo()
         self._cohorts: Memo[Page] = Memo()
         self._live = Live(self._change, self._figures)
 
@@ -67,7 +69,7 @@ class Dashboard:
     def routes(self) -> list[BaseRoute]:
         """All of them; each is one level deep, so that links stay right behind any prefix."""
         return [
-            self._page("/", lambda connection, span, request: now_page(connection, span, self._waiting), "2h"),
+            self._page("/", lambda connection, span, request: self._now(connection, span), "2h"),
             self._page("/person", _person),
             self._page("/notebook", _notebook),
             self._page("/cohort", self._cohort),
@@ -123,8 +125,22 @@ class Dashboard:
         notebook = request.query_params.get("notebook")
         if notebook is None:
             return cohorts_page(connection, span)
-        key = (notebook, span.since, span.until)
-        return self._cohorts.get(key, queries.change(connection), lambda: cohort_page(connection, span, notebook))
+        make = self._made(lambda own: cohort_page(own, span, notebook))
+        return self._cohorts.get((notebook, span.since, span.until), queries.change(connection), make)
+
+    def _now(self, connection: Connection, span: Span) -> Page:
+        make = self._made(lambda own: sums_of(own, span))
+        sums = self._sums.get((span.since, span.until), queries.change(connection), make)
+        return now_page(connection, span, sums, self._waiting)
+
+    def _made(self, make: Callable[[Connection], T]) -> Callable[[], T]:
+        """Made on a connection of its own: whoever asked for it may be gone by then."""
+
+        def made() -> T:
+            with self._engine.connect() as connection:
+                return make(connection)
+
+        return made
 
     def _change(self) -> object:
         with self._engine.connect() as connection:
@@ -132,7 +148,7 @@ class Dashboard:
 
     def _figures(self, since: str) -> str:
         with self._engine.connect() as connection:
-            page = now_page(connection, span_of(since, "", self._clock()), self._waiting)
+            page = self._now(connection, span_of(since, "", self._clock()))
         rows = self._templates.get_template("rows.html")
         message = {
             "facts": {fact.id: fact.text for fact in page.facts},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection
@@ -25,9 +26,25 @@ _REST_OF_A_TIME = "0000-00-00T00:00:00+00:00"
 _MOST_BUCKETS = 1500
 
 
-def now_page(connection: Connection, span: Span, waiting: Waiting) -> Page:
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What the page says of a whole span, which of a long one is costly."""
+
+    ran: Row
+    activity: Table
+    people: list[Row]
+
+
+def sums_of(connection: Connection, span: Span) -> Sums:
+    """All that was run in a span, when, and by whom."""
+    bucket = _bucket(span, *queries.first_and_last(connection)) if span.begin is None else span.bucket
+    activity = activity_table(queries.activity(connection, span, bucket), span, bucket)
+    return Sums(queries.counts(connection, span), activity, queries.people(connection, span))
+
+
+def now_page(connection: Connection, span: Span, sums: Sums, waiting: Waiting) -> Page:
     """Who runs what at the moment, how it goes, and whether these figures keep up."""
-    ran = queries.counts(connection, span)
+    ran = sums.ran
     newest = queries.newest(connection)
     at = span.end or span.now
     age = None if newest is None else max(0.0, round((span.now - datetime.fromisoformat(newest)).total_seconds(), 1))
@@ -41,8 +58,6 @@ def now_page(connection: Connection, span: Span, waiting: Waiting) -> Page:
         Fact("waiting", "Records not counted yet", waiting()),
         Fact("age", "Newest event, ago", age, "seconds"),
     ]
-    bucket = _bucket(span, *queries.first_and_last(connection)) if span.begin is None else span.bucket
-    activity = activity_table(queries.activity(connection, span, bucket), span, bucket)
     latest = Table(
         "latest",
         "Latest runs",
@@ -62,10 +77,10 @@ def now_page(connection: Connection, span: Span, waiting: Waiting) -> Page:
         "people",
         "Most runs",
         (Column("subject", "Person", "text", "person"), *RAN),
-        queries.people(connection, span),
+        sums.people,
         "Nobody ran anything in this time.",
     )
-    return Page("now", "Now", facts, [activity, latest, people], [Chart("activity", "Runs and errors")])
+    return Page("now", "Now", facts, [sums.activity, latest, people], [Chart("activity", "Runs and errors")])
 
 
 def integrity_page(connection: Connection, span: Span) -> Page:

@@ -83,7 +83,9 @@ def _sum(column: ColumnElement[Any]) -> ColumnElement[Any]:
 
 def counts(connection: Connection, span: Span) -> Row:
     """Runs of everybody, and how they ended."""
-    query = select(*[_sum(minutes.c[name]).label(name) for name in _RAN]).where(*_minutes_in(span))
+    # Of all time, from a row for each person, not for each of their minutes.
+    row, within = (subjects.c, []) if span.is_ever else (minutes.c, _minutes_in(span))
+    query = select(*[_sum(row[name]).label(name) for name in _RAN]).where(*within)
     return {name: int(value) for name, value in (_one(connection, query) or {}).items()}
 
 
