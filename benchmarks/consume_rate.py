@@ -16,6 +16,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from exec_events_consumers import aggregate as aggregating
 from exec_events_consumers import archive as archiving
+from exec_events_consumers.cli.archive import POLLED
 from exec_events_consumers.gathered import Gathered
 from exec_events_consumers.kafka_feed import BATCH_RECORDS, GROUP, KafkaFeed
 from exec_events_consumers.loop import Progress, run
@@ -104,7 +105,10 @@ def _archive(source: str, folder: Path, count: int) -> float:
     """Events per second into files, from the first batch that is in them to the last."""
     clock, stop = Clock(), threading.Event()
     folder.mkdir()
-    with closing(archiving.ArchiveStore(folder)) as store, closing(KafkaFeed(source, uuid.uuid4().hex)) as feed:
+    with (
+        closing(archiving.ArchiveStore(folder)) as store,
+        closing(KafkaFeed(source, uuid.uuid4().hex, batch_records=POLLED)) as feed,
+    ):
         gathered = Gathered(feed, stop, once=True)
         done = run(gathered, store, archiving.Archive(folder), once=True, stop=stop, on_progress=clock)
     return clock.rate(done, count)

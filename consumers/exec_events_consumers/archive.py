@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -138,31 +137,8 @@ class Archive:
         for day, of_day in sorted(days.items()):
             path = self._folder / f"date={day}" / f"{_name(of_day)}.parquet"
             _write(table_of(of_day), path)
+            pa.default_memory_pool().release_unused()
             transaction.connection.execute(insert(files).values(path=path.relative_to(self._folder).as_posix()))
-
-
-class _NoPandas:
-    """Stands before all who find modules, and says that there is no pandas."""
-
-    @staticmethod
-    def find_spec(name: str, *_: object) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("not needed here", name=name)
-
-
-def spare_memory() -> None:
-    """
-    Keep pyarrow small in this process: without pandas, which is 50 MB, and what is freed goes back.
-
-    It imports pandas, where that is installed, at the first array it makes, to see whether that is one of pandas'.
-    """
-    pa.set_memory_pool(pa.system_memory_pool())
-    finder: Any = _NoPandas()
-    sys.meta_path.insert(0, finder)
-    try:
-        pa.array([None])
-    finally:
-        sys.meta_path.remove(finder)
 
 
 def table_of(events: Sequence[Decoded]) -> pa.Table:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from .feed import Batch, Feed, Fetched
 
 # A batch is a file a day. Larger ones make fewer files; these keep a process under its 200 MB.
-BATCH_RECORDS = 5000
+BATCH_RECORDS = 2000
 BATCH_SECONDS = 60.0
 
 
@@ -17,8 +17,9 @@ class Gathered:
     """
     Another feed, whose batches are put together until they make a file worth having.
 
-    A batch ends at ``records``, ``seconds`` after its first record, when ``stop`` is set, when partitions come, and
-    where the feed has caught up if it is read ``once``. Nothing that is waiting here is committed.
+    A batch ends with the batch of the feed that brings it to ``records``, ``seconds`` after its first record, when
+    ``stop`` is set, when partitions come, and where the feed has caught up if it is read ``once``. Nothing that is
+    waiting here is committed.
     """
 
     def __init__(

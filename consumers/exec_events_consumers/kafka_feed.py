@@ -77,11 +77,13 @@ class KafkaFeed:
     """
     The events of ``kafka://host:port/prefix`` as one member of the consumer group ``group``.
 
-    ``settings`` are for `read_settings`. Raises SourceError where the topic cannot be had, and Stalled where the
-    client does not come back.
+    ``settings`` are for `read_settings`; a batch has at most ``batch_records``. Raises SourceError where the topic
+    cannot be had, and Stalled where the client does not come back.
     """
 
-    def __init__(self, url: str, group: str, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, url: str, group: str, settings: Mapping[str, Any] | None = None, *, batch_records: int | None = None
+    ) -> None:
         address = kafka_address(url)
         chosen = consumer_settings(read_settings(settings or {}))
         topic = address.topics.events
@@ -93,7 +95,8 @@ class KafkaFeed:
         self._positions: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._dropped: dict[TopicPartition, float] = {}
-        settings = {**chosen, **GROUP, "group_id": f"{address.prefix}.{group}"}
+        batches = {"max_poll_records": batch_records} if batch_records else {}
+        settings = {**chosen, **GROUP, **batches, "group_id": f"{address.prefix}.{group}"}
         self._consumer = self._within(lambda: KafkaConsumer(bootstrap_servers=address.servers, **settings))
         self._within(lambda: self._consumer.subscribe([topic], listener=self._assignment))
 

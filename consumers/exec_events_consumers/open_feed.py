@@ -52,9 +52,11 @@ def open_office(
         yield office
 
 
-def open_feed(source: str | None, consumer: str, settings: Mapping[str, Any] | None = None) -> Feed:
+def open_feed(
+    source: str | None, consumer: str, settings: Mapping[str, Any] | None = None, *, batch_records: int | None = None
+) -> Feed:
     """
-    A feed of ``source`` (None: this user's spool) for the consumer of that name.
+    A feed of ``source`` (None: this user's spool) for the consumer of that name, ``batch_records`` at a time at most.
 
     Raises SourceError where there is no such source.
     """
@@ -63,6 +65,8 @@ def open_feed(source: str | None, consumer: str, settings: Mapping[str, Any] | N
             from .kafka_feed import KafkaFeed
         except ImportError as error:
             raise SourceError(f"kafka:// cannot be read here ({error}): pip install 'exec-events[kafka]'") from error
-        return KafkaFeed(source, consumer, settings)
+        return KafkaFeed(source, consumer, settings, batch_records=batch_records)
     opened = open_source(default_spool() if source is None else source, settings=settings or {})
-    return SpoolFeed(opened.folder) if isinstance(opened, SpoolSource) else StreamFeed(opened)
+    if isinstance(opened, SpoolSource):
+        return SpoolFeed(opened.folder, batch_records=batch_records)
+    return StreamFeed(opened, batch_records=batch_records)

@@ -29,7 +29,8 @@ _ROWS = "SELECT id, CAST(record AS BLOB), CAST(hash AS BLOB) FROM records WHERE 
 class SpoolFeed:
     """The files of a spool; raises SourceError where there is no folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, batch_records: int | None = None) -> None:
+        self._batch_records = batch_records or BATCH_RECORDS
         if not folder.is_dir():
             raise SourceError(f"there is no spool in {str(folder)!r}: nothing was recorded there yet")
         self.name = f"spool://{folder}"
@@ -97,9 +98,9 @@ class SpoolFeed:
         records: list[Fetched] = []
         nexts: dict[str, int] = {}
         for name, path in self._files.items():
-            if name not in self._positions or name in self._broken or len(records) >= BATCH_RECORDS:
+            if name not in self._positions or name in self._broken or len(records) >= self._batch_records:
                 continue
-            rows = self._rows(name, path, BATCH_RECORDS - len(records))
+            rows = self._rows(name, path, self._batch_records - len(records))
             if rows:
                 records += [Fetched(name, row_id, record, raw) for row_id, record, raw in rows]
                 nexts[name] = self._positions[name] = rows[-1][0]
@@ -123,7 +124,8 @@ class SpoolFeed:
 class StreamFeed:
     """Any other source, as one partition whose positions count its records."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, batch_records: int | None = None) -> None:
+        self._batch_records = batch_records or BATCH_RECORDS
         self.name = source.name
         self._source = source
         self._records: Iterator[StoredRecord | None] | None = None
@@ -160,7 +162,7 @@ class StreamFeed:
                 break
             self._position += 1
             records.append(Fetched(self.name, self._position, stored.record, stored.hash))
-            if len(records) >= BATCH_RECORDS:
+            if len(records) >= self._batch_records:
                 break
         else:
             self._caught_up = True

@@ -8,9 +8,14 @@ from typing import Any
 
 import click
 
+from exec_events_consumers.gathered import BATCH_RECORDS, Gathered
+from exec_events_consumers.pyarrow_alone import import_pyarrow_alone
 from exec_events_schemas.kafka_settings import SETTINGS_FILE
 
 from .options import Saying, clean_end, once_option, source_options, sum_up
+
+# So small batches are put together, so that a file has hardly more than it should.
+POLLED = 500
 
 
 @click.command()
@@ -28,7 +33,7 @@ from .options import Saying, clean_end, once_option, source_options, sum_up
 @click.option(
     "--records",
     type=click.IntRange(min=1),
-    default=5000,
+    default=BATCH_RECORDS,
     show_default=True,
     help="Write a file when so many records are there; larger files take more memory.",
 )
@@ -46,20 +51,19 @@ def archive(
     exec-events archive archive/ --from kafka://broker:9092
     """
     try:
+        import_pyarrow_alone()
         from exec_events_consumers import archive as archiving
     except ImportError as error:
         needed = "pip install 'exec-events[consumers,export]'"
         raise click.ClickException(f"archive needs more than is installed ({error}): {needed}") from error
-    from exec_events_consumers.gathered import Gathered
     from exec_events_consumers.loop import run
     from exec_events_consumers.open_feed import open_feed, open_office
 
     settings: dict[str, Any] = {SETTINGS_FILE: kafka_settings} if kafka_settings else {}
-    archiving.spare_memory()
     with clean_end() as stop:
         with (
             closing(archiving.ArchiveStore(folder)) as store,
-            closing(open_feed(source, archiving.NAME, settings)) as feed,
+            closing(open_feed(source, archiving.NAME, settings, batch_records=min(records, POLLED))) as feed,
             open_office(source, archiving.NAME, settings) as office,
         ):
             progress = run(
