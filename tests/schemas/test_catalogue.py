@@ -51,7 +51,7 @@ def test_a_schema_is_loaded_by_id_by_version_and_as_the_newest(name: SchemaName)
 )
 def test_an_unknown_schema_is_refused_with_the_known_ones(schema: str, version: int | None) -> None:
     """Asking for a schema that is not there names those that are."""
-    with pytest.raises(UnknownSchema, match="cell_execution v1, consent v1, .*, recorder v1"):
+    with pytest.raises(UnknownSchema, match=r"cell_execution v1, consent v1, .*, recorder v1"):
         load(schema, version)
 
 
