@@ -91,9 +91,12 @@ class Consents:
         self.text = text
         self._folder = folder
         self._known: dict[str, tuple[tuple[int, ...], str | None]] = {}
+        self._withdrawn: set[str] = set()  # those whose file could not be removed
 
     def given_at(self, subject: str) -> str | None:
         """When ``subject`` agreed to the text as it is now (RFC 3339); None when they have not."""
+        if subject in self._withdrawn:
+            return None
         path = self.path(subject)
         try:
             status = path.stat()
@@ -134,10 +137,15 @@ class Consents:
     def give(self, subject: str, draft: Path) -> None:
         """From now on what ``subject`` runs may be recorded. Raises OSError."""
         draft.replace(self.path(subject))
+        self._withdrawn.discard(subject)
 
     def withdraw(self, subject: str) -> None:
-        """From now on nothing that ``subject`` runs may be recorded. Raises OSError."""
-        self.path(subject).unlink(missing_ok=True)
+        """From now on nothing that ``subject`` runs may be recorded; OSError says that this holds until a stop only."""
+        try:
+            self.path(subject).unlink(missing_ok=True)
+        except OSError:
+            self._withdrawn.add(subject)
+            raise
 
     def sync(self) -> None:
         """Return once what was given or withdrawn will survive a crash of the machine; blocks. Raises OSError."""

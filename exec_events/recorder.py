@@ -76,7 +76,7 @@ class Recorder:
         self._emitter = emitter
         self._spool = spool
         self._log = log
-        self._permissions = permissions or Everybody()
+        self.permissions = permissions or Everybody()
         self._taps = KernelTaps(manager, self, log)
         self._in_process: InProcessTap | None = None
         self._notebooks: dict[str, str] = {}
@@ -155,7 +155,7 @@ class Recorder:
                 watch.notebook = self._notebooks.get(watch.kernel_id)
             self._taps.hurry()
             subject = self._describer.subject(execution.request.identity or watch.owner)
-            if not self._permissions.covers(subject, rfc3339(execution.request.received_us)):
+            if not self.permissions.covers(subject, rfc3339(execution.request.received_us)):
                 execution.unrecorded = True
                 return
             execution.base = self._describer.begun(watch, execution, now_us())
@@ -276,7 +276,7 @@ class Recorder:
     def _may_record(self, execution: Execution) -> bool:
         """Whether its subject had agreed when it was requested, and has not withdrawn since; if not, it is dropped."""
         base = execution.base
-        if not execution.unrecorded and not self._permissions.covers(
+        if not execution.unrecorded and not self.permissions.covers(
             base.get("subject", ""), base.get("requested_at", "")
         ):
             self._drop(execution)
@@ -323,7 +323,7 @@ class Recorder:
         if action == "shut_down":
             self._notebooks.pop(watch.kernel_id, None)
         subject = self._describer.subject(identity or watch.owner)
-        if not self._permissions.covers(subject, rfc3339(now_us())):
+        if not self.permissions.covers(subject, rfc3339(now_us())):
             return
         try:
             data = self._describer.lifecycle(watch, action, cause, identity, now_us())
