@@ -316,3 +316,26 @@ def test_the_text(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError, match=r"c\.ExecEvents\.consent_"):
             consent_text(version, text, file, "none")
+
+
+async def test_a_notebook_cannot_agree(tmp_path: Path) -> None:
+    """Nothing in a notebook, its cells or its messages agrees for who opens it, or sends anything anywhere."""
+    wish = {"mode": "audit", "consent": {"version": "1", "given": True}, "deliver_to": [f"file://{tmp_path}/stolen"]}
+    metadata = {"exec_events": wish, "exec-events": wish, "ExecEvents": wish, "consent": wish}
+    cell = {"cell_type": "code", "id": "a", "source": "1", "outputs": [], "execution_count": None}
+    document = {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": metadata,
+        "cells": [cell | {"metadata": metadata}],
+    }
+    async with RunningServer(tmp_path, config=CONSENT) as server:
+        (server.root_dir / "wishes.ipynb").write_text(json.dumps(document))
+        async with NotebookClient(server, notebook="wishes.ipynb") as client:
+            await client.rest("GET", "/api/contents/wishes.ipynb")
+            await client.execute("1", cell_id="a", metadata=metadata)
+            await client.rest("POST", "/exec-events/verify", {"path": "wishes.ipynb", "notebook": document})
+            await asyncio.sleep(0.5)
+            assert (await policy(server))["recording"] is False
+    assert of_people(server) == []
+    assert not (tmp_path / "stolen").exists()
