@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 from .cell_runs import Cell, CellRuns
 from .clock import now_us, rfc3339
 from .consent import Consents, Everybody, Permissions
-from .deliver import DeliveryState
 from .errors import NotThisText
 from .hashing import Hasher
+from .health import Health
 from .privacy import Pseudonyms
 from .recorder import Recorder
 from .watch.execution import Identity
@@ -48,7 +48,7 @@ class Answers:
     """
     Answers on one server; what reads the spool does so on other threads.
 
-    ``state`` gives the sinks, and the problems there are. ``consents`` is None in mode ``audit``.
+    ``consents`` is None in mode ``audit``.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Answers:
         pseudonyms: Pseudonyms,
         hasher: Hasher,
         started_at: str,
-        state: Callable[[], tuple[Sequence[DeliveryState], list[str]]],
+        health: Callable[[], Health | None],
     ) -> None:
         self._site = site
         self._recorder = recorder
@@ -70,7 +70,7 @@ class Answers:
         self._pseudonyms = pseudonyms
         self._hasher = hasher
         self._started_at = started_at
-        self._state = state
+        self._health = health
         self._runs = CellRuns(folder, hasher)
         self._deciding = asyncio.Lock()
         self._looking = asyncio.Lock()
@@ -79,7 +79,7 @@ class Answers:
     def policy(self, who: Identity) -> dict[str, Any]:
         """`GET policy`."""
         subject = self._recorder.subject(who)
-        sinks, problems = self._state()
+        health = self._health()
         recording = self._permissions.covers(subject, rfc3339(now_us()))
         consent = self.consent(who)
         since = max(self._started_at, consent["at"] or "") if consent else self._started_at
@@ -88,11 +88,11 @@ class Answers:
             "consent": consent,
             "sinks": [
                 {"name": sink.sink, "problem": sink.problem, "lag": sink.lag, "delivered": sink.delivered}
-                for sink in sinks
+                for sink in (health.sinks if health else ())
             ],
             "actions": self._site.actions and recording,
             "subject": subject,
-            "problems": problems,
+            "problems": health.problems if health else [],
             "recording_since": since if recording else None,
         }
 

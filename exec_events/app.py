@@ -8,7 +8,6 @@ import getpass
 import os
 import platform
 import uuid
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,10 @@ from .describe import Describer, LastRuns
 from .emit import Emitter
 from .errors import ConfigurationError
 from .hashing import Hasher, key_id
+from .health import Health
 from .keep import Keeper, Retention
 from .listeners import ListenerThread, registered_listeners
-from .metrics import RecorderCollector, State
+from .metrics import RecorderCollector
 from .notebook_actions import SCHEMA_ID as NOTEBOOK_ACTION
 from .notebook_actions import NotebookActions
 from .privacy import Pseudonyms, load_key, read_key
@@ -164,7 +164,7 @@ class ExecEvents(ExtensionApp):
         self._deliverers: list[Deliverer] = []
         self._listeners: list[ListenerThread] = []
         self.settings["exec_events"] = self
-        self._collector = RecorderCollector(self._state)
+        self._collector = RecorderCollector(self._health)
         self._collector.register()
         try:
             self._put_together()
@@ -230,9 +230,7 @@ class ExecEvents(ExtensionApp):
             self.log,
             permissions=recorder.permissions,
         )
-        self.answers = Answers(
-            self._site(), recorder, consents, folder, pseudonyms, hasher, started_at, self._sinks_and_problems
-        )
+        self.answers = Answers(self._site(), recorder, consents, folder, pseudonyms, hasher, started_at, self._health)
 
     def _consents(self, folder: Path) -> Consents | None:
         """In mode consent, where people's answers are kept; what is said wrongly must not record anybody."""
@@ -322,8 +320,9 @@ class ExecEvents(ExtensionApp):
             if self.recorder is None:
                 return
             recorder, self.recorder, self.answers = self.recorder, None, None
-        await recorder.stop()
+        # First, so that no heartbeat or cut comes after the recorder's last word.
         await self._keeper.stop()
+        await recorder.stop()
         await asyncio.gather(*(asyncio.to_thread(d.stop, self.stop_seconds) for d in self._deliverers))
         await self._keeper.close()
         await asyncio.gather(*(asyncio.to_thread(listener.stop, 2.0) for listener in self._listeners))
@@ -351,56 +350,24 @@ class ExecEvents(ExtensionApp):
 
     def status(self) -> dict[str, Any]:
         """What `GET /exec-events/status` answers: no code, no names, no environment."""
-        state = self._state()
-        if self.recorder is None or state is None:
+        chosen = {name: getattr(self, name) for name in ("mode", "required", "identity", "contents")}
+        health = self._health()
+        if health is None:
             problems = self._problems or ["the recorder has stopped"]
-            return {"healthy": False, "recording": False, "mode": self.mode, "problems": problems}
-        spool, sinks, listeners, faults, _ = state
-        problems = self._all_problems(spool, sinks, listeners, faults)
-        return {
-            "recorder_id": self.recorder.recorder_id,
-            "recording": True,
-            "healthy": not problems,
-            "problems": problems,
-            "mode": self.mode,
-            "required": self.required,
-            "identity": self.identity,
-            "contents": self.contents,
-            "spooled": spool.records,
-            "pending": self.recorder.pending(),
-            "open_executions": spool.open_executions,
-            "held": spool.held,
-            "lost": spool.lost,
-            "faults": faults,
-            "spool_bytes": spool.size_bytes,
-            "journal_mode": spool.journal_mode,
-            "sinks": {state.sink: asdict(state) for state in sinks},
-            "listeners": {state.name: asdict(state) for state in listeners},
-        }
+            return {"healthy": False, "recording": False, "problems": problems} | chosen
+        return health.figures() | chosen
 
-    def _sinks_and_problems(self) -> tuple[list[Any], list[str]]:
-        state = self._state()
-        return ([], list(self._problems)) if state is None else (state[1], self._all_problems(*state[:4]))
-
-    def _state(self) -> State | None:
+    def _health(self) -> Health | None:
         if self.recorder is None:
             return None
-        spool = self._spool.state()
-        sinks = [deliverer.state() for deliverer in self._deliverers]
-        listeners = [listener.state() for listener in self._listeners]
-        faults = self.recorder.faults
-        return spool, sinks, listeners, faults, not self._all_problems(spool, sinks, listeners, faults)
-
-    def _all_problems(self, spool: Any, sinks: list[Any], listeners: list[Any], faults: int) -> list[str]:
-        problems = list(self._problems)
-        problems += [text for text in (spool.problem, spool.damaged) if text]
-        if spool.lost:
-            problems.append(f"{spool.lost} events were lost while the spool could not be written")
-        if faults:
-            problems.append(f"{faults} faults of the recorder's own; see the server's log")
-        problems += [f"{state.sink} does not take records: {state.problem}" for state in sinks if state.problem]
-        problems += [f"listener {state.name} hangs" for state in listeners if state.hanging_seconds > 0]
-        return problems
+        return Health(
+            self._spool.state(),
+            [deliverer.state() for deliverer in self._deliverers],
+            [listener.state() for listener in self._listeners],
+            self.recorder.faults,
+            self.recorder.pending(),
+            tuple(self._problems),
+        )
 
     def _problem(self, text: str) -> None:
         self._problems.append(text)

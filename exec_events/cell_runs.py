@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from .emit import PREFIX
 from .hashing import Hasher
 
 RUNS_KEPT = 20_000
+LET_OTHERS = 200
 _EXECUTION = f"{PREFIX}cell_execution/v1"
 _SHOWN = (
     "execution_id",
@@ -81,7 +83,9 @@ class CellRuns:
         return code_hash != recorded if recorded is not None and recorded.startswith(self._hasher.prefix) else None
 
     def _refresh(self) -> None:
-        for stored in self._tail.new():
+        for count, stored in enumerate(self._tail.new(), 1):
+            if count % LET_OTHERS == 0:
+                time.sleep(0.001)  # the first look reads all there is, and the event loop has work meanwhile
             try:
                 event, seal = event_of(stored.record), seal_of(stored.record)
             except MalformedRecord:
