@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from .deliver import DeliveryState
-from .listeners import ListenerState
-from .spool import SpoolState
+from .health import Health
 
 SPOOLED = "exec_events_spooled"
 LOST = "exec_events_lost"
@@ -27,14 +26,12 @@ DELIVERY_RETRIES = "exec_events_delivery_retries"
 DELIVERY_ERRORS = "exec_events_delivery_errors"
 LISTENER_FAILURES = "exec_events_listener_failures"
 
-State = tuple[SpoolState, list[DeliveryState], list[ListenerState], int, bool]
-
 
 class RecorderCollector(Collector):
     """Asks the recorder for its state whenever somebody reads the metrics."""
 
-    def __init__(self, state: Callable[[], State | None]) -> None:
-        self._state = state
+    def __init__(self, health: Callable[[], Health | None]) -> None:
+        self._health = health
 
     def register(self) -> None:
         """Show them."""
@@ -50,26 +47,26 @@ class RecorderCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """One reading."""
-        read = self._state()
-        if read is None:
+        health = self._health()
+        if health is None:
             yield GaugeMetricFamily(HEALTHY, "1 when nothing is wrong with the recorder.", value=0)
             return
-        spool, deliveries, listeners, faults, healthy = read
+        spool = health.spool
         yield CounterMetricFamily(SPOOLED, "Records sealed and committed.", value=spool.records)
         yield CounterMetricFamily(LOST, "Events given up because the spool could not be written.", value=spool.lost)
         yield GaugeMetricFamily(HELD, "Events in memory, not yet on disk.", value=spool.held)
         yield GaugeMetricFamily(OPEN, "Executions begun and not over.", value=spool.open_executions)
         yield GaugeMetricFamily(SPOOL_BYTES, "Size of the spool file and its journal.", value=spool.size_bytes)
-        yield GaugeMetricFamily(HEALTHY, "1 when nothing is wrong with the recorder.", value=int(healthy))
-        yield CounterMetricFamily(FAULTS, "Exceptions of the recorder's own.", value=faults)
-        yield from _deliveries(deliveries)
+        yield GaugeMetricFamily(HEALTHY, "1 when nothing is wrong with the recorder.", value=int(not health.problems))
+        yield CounterMetricFamily(FAULTS, "Exceptions of the recorder's own.", value=health.faults)
+        yield from _deliveries(health.sinks)
         failures = CounterMetricFamily(LISTENER_FAILURES, "Calls of a listener that failed.", labels=["listener"])
-        for listener in listeners:
+        for listener in health.listeners:
             failures.add_metric([listener.name], listener.failed + listener.timed_out + listener.dropped)
         yield failures
 
 
-def _deliveries(deliveries: list[DeliveryState]) -> Iterable[Metric]:
+def _deliveries(deliveries: Sequence[DeliveryState]) -> Iterable[Metric]:
     """What each sink has taken, and what it has not."""
     counters: list[tuple[str, str, Callable[[DeliveryState], float]]] = [
         (DELIVERED, "Records a sink has taken.", lambda state: state.delivered),

@@ -8,6 +8,7 @@ waits for the disk, but for in-process requests in required mode.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import secrets
 import time
@@ -23,6 +24,7 @@ import orjson
 from jsonschema import ValidationError
 
 from .clock import now_us, rfc3339
+from .consent import ConsentText, Everybody, Permissions
 from .describe import Describer
 from .emit import PREFIX, Emitter
 from .errors import NotRecorded, SpoolError
@@ -58,7 +60,14 @@ class Recorder:
     """Ties the taps of one server to one spool."""
 
     def __init__(
-        self, settings: Settings, describer: Describer, emitter: Emitter, spool: Spool, manager: Any, log: Logger
+        self,
+        settings: Settings,
+        describer: Describer,
+        emitter: Emitter,
+        spool: Spool,
+        manager: Any,
+        log: Logger,
+        permissions: Permissions | None = None,
     ) -> None:
         self.settings = settings
         self.recorder_id = describer.recorder_id
@@ -68,11 +77,13 @@ class Recorder:
         self._emitter = emitter
         self._spool = spool
         self._log = log
+        self.permissions = permissions or Everybody()
+        self._asks = permissions is not None
         self._taps = KernelTaps(manager, self, log)
         self._in_process: InProcessTap | None = None
         self._notebooks: dict[str, str] = {}
         self._early: list[Callable[[], None]] | None = []
-        self._hashing: set[asyncio.Future[Any]] = set()
+        self._hashing: dict[asyncio.Future[Any], Execution] = {}
 
     # Start and stop, called by the extension.
 
@@ -127,6 +138,11 @@ class Recorder:
         """How many executions are under way."""
         return sum(len(tap.watch.pending) for tap in self._taps.taps.values())
 
+    async def written(self, timeout: float) -> None:
+        """Wait, within bounds, until what was recorded so far is on disk."""
+        with contextlib.suppress(SpoolError, TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(self._spool.flush()), timeout)
+
     def session_named(self, kernel_id: str, path: str) -> None:
         """A session says which notebook a kernel serves."""
         self._notebooks[kernel_id] = path
@@ -144,9 +160,13 @@ class Recorder:
         try:
             if watch.notebook is None:
                 watch.notebook = self._notebooks.get(watch.kernel_id)
+            self._taps.hurry()
+            request = execution.request
+            if self._asks and not self._agreed(request.identity or watch.owner, request.received_us):
+                execution.unrecorded = True
+                return
             execution.base = self._describer.begun(watch, execution, now_us())
             execution.chain = chain_of(self.recorder_id, execution.base["subject"])
-            self._taps.hurry()
             if not self.settings.required or execution.request.client == "direct":
                 self._spool.begin(execution.execution_id, orjson.dumps(execution.base))
         except Exception:
@@ -154,6 +174,8 @@ class Recorder:
 
     def finished(self, watch: KernelWatch, execution: Execution, status: Status) -> None:
         """An execution is over: its event goes out, large outputs being hashed on another thread first."""
+        if not self._may_record(execution):
+            return
         self.executions += 1
         at = now_us()
         if execution.outputs.size + execution.raw_bytes <= LARGE_OUTPUT_BYTES:
@@ -163,8 +185,8 @@ class Recorder:
         execution.raw, execution.outputs = [], Outputs(limit=0)
         execution.outputs.overflow = True
         future = asyncio.get_running_loop().run_in_executor(None, self._describe, watch, large, status, at)
-        self._hashing.add(future)
-        future.add_done_callback(functools.partial(self._hashed, execution))
+        self._hashing[future] = execution
+        future.add_done_callback(self._hashed)
 
     def _finish(self, watch: KernelWatch, execution: Execution, status: Status, at: int) -> None:
         try:
@@ -174,8 +196,10 @@ class Recorder:
             return
         self._finished(execution, *described)
 
-    def _hashed(self, execution: Execution, future: asyncio.Future[Any]) -> None:
-        self._hashing.discard(future)
+    def _hashed(self, future: asyncio.Future[Any]) -> None:
+        execution = self._hashing.pop(future)
+        if not self._may_record(execution):  # withdrawn meanwhile
+            return
         try:
             self._finished(execution, *future.result())
         except Exception:
@@ -194,6 +218,8 @@ class Recorder:
 
     def late(self, watch: KernelWatch, execution: Execution) -> None:
         """Outputs came after their execution was over."""
+        if not self._may_record(execution):
+            return
         try:
             data = self._describer.late(watch, execution, now_us())
         except Exception:
@@ -215,6 +241,62 @@ class Recorder:
             commitment = data[f"{kind}_commitment"] = commit(nonce, body)
             contents.append(Content(commitment, data["subject"], kind, nonce, body))
         return tuple(contents)
+
+    # What people decide.
+
+    def subject(self, identity: Identity) -> str:
+        """What stands for somebody in events."""
+        return self._describer.subject(identity)
+
+    def consented(self, identity: Identity, text: ConsentText, at: int) -> None:
+        """Seal that somebody agreed to be recorded."""
+        self._of_subject("consent", self._describer.consent(identity, "given", text, at))
+
+    def withdrew(self, identity: Identity, text: ConsentText) -> None:
+        """Drop what runs of somebody who is to be recorded no more, and seal that as their chain's last word."""
+        subject = self._describer.subject(identity)
+        for execution in self._under_way():
+            if execution.base.get("subject") == subject:
+                self._drop(execution)
+        self._of_subject("consent", self._describer.consent(identity, "withdrawn", text, now_us()))
+
+    def running(self, subject: str, notebook: str) -> set[str]:
+        """The cells of a notebook that are being executed for ``subject`` and recorded (both as events name them)."""
+        return {
+            base["cell_id"]
+            for base in (execution.base for execution in self._under_way())
+            if base.get("subject") == subject and base.get("notebook") == notebook and "cell_id" in base
+        }
+
+    def browser_said(self, event: dict[str, Any]) -> None:
+        """Seal an event that came from a browser, into the chain of its subject."""
+        try:
+            self._spool.append(event, chain_of(self.recorder_id, event["subject"]))
+        except Exception:
+            self.trouble("a browser's event")
+
+    def _under_way(self) -> list[Execution]:
+        pending = [execution for tap in self._taps.taps.values() for execution in tap.watch.pending.values()]
+        return [*pending, *self._hashing.values()]
+
+    def _of_subject(self, name: str, data: dict[str, Any]) -> None:
+        self._send(name, data, chain_of(self.recorder_id, data["subject"]))
+
+    def _agreed(self, identity: Identity, at: int) -> bool:
+        return self.permissions.covers(self._describer.subject(identity), rfc3339(at))
+
+    def _may_record(self, execution: Execution) -> bool:
+        """Whether its subject had agreed when it was requested, and has not withdrawn since; if not, it is dropped."""
+        if self._asks and not execution.unrecorded:
+            subject, at = execution.base.get("subject", ""), execution.base.get("requested_at", "")
+            if not self.permissions.covers(subject, at):
+                self._drop(execution)
+        return not execution.unrecorded
+
+    def _drop(self, execution: Execution) -> None:
+        execution.unrecorded = True
+        execution.base = {}
+        self._spool.forget(execution.execution_id)
 
     # Observer of kernels' lives.
 
@@ -251,6 +333,8 @@ class Recorder:
         """Something became of a kernel."""
         if action == "shut_down":
             self._notebooks.pop(watch.kernel_id, None)
+        if self._asks and not self._agreed(identity or watch.owner, now_us()):
+            return
         try:
             data = self._describer.lifecycle(watch, action, cause, identity, now_us())
         except Exception:
@@ -298,7 +382,7 @@ class Recorder:
 
     async def require(self, watch: KernelWatch | None, execution: Execution | None) -> None:
         """In required mode, return once the execution is on disk; raises NotRecorded when it cannot be."""
-        if not self.settings.required:
+        if not self.settings.required or _nobody_asks_for(execution):
             return
         future = self._begin_durably(execution)
         try:
@@ -308,6 +392,8 @@ class Recorder:
 
     def require_now(self, watch: KernelWatch, execution: Execution | None) -> None:
         """As `require`, for a caller that cannot wait; blocks for one commit."""
+        if _nobody_asks_for(execution):
+            return
         future = self._begin_durably(execution)
         try:
             future.result(REQUIRED_TIMEOUT_SECONDS)
@@ -355,3 +441,8 @@ class Recorder:
             self._log.error("exec-events: fault %d: a %s event breaks its schema: %s", self.faults, name, error.message)
         except Exception:
             self.trouble(f"a {name} event")
+
+
+def _nobody_asks_for(execution: Execution | None) -> bool:
+    """Whether an execution need not be recorded, since its subject has not agreed to that."""
+    return execution is not None and execution.unrecorded
