@@ -19,8 +19,10 @@ from traitlets import Bool, Dict, Enum, Float, Int, List, Unicode
 from exec_events_schemas.record import canonical
 
 from . import __version__, paths
+from .answers import Answers, Site
 from .api_handlers import default_handlers
 from .clock import now_us, rfc3339
+from .consent import Consents, consent_text
 from .deliver import Deliverer
 from .describe import Describer, LastRuns
 from .emit import Emitter
@@ -29,10 +31,14 @@ from .hashing import Hasher, key_id
 from .keep import Keeper, Retention
 from .listeners import ListenerThread, registered_listeners
 from .metrics import RecorderCollector, State
+from .notebook_actions import SCHEMA_ID as NOTEBOOK_ACTION
+from .notebook_actions import NotebookActions
 from .privacy import Pseudonyms, load_key, read_key
 from .recorder import Recorder, Settings
 from .sinks import name_of
 from .spool import REQUIRED_WINDOW_SECONDS, WINDOW_SECONDS, Spool
+from .watch.execution import Identity
+from .watch.in_process import current_user
 
 
 class ExecEvents(ExtensionApp):
@@ -66,6 +72,30 @@ class ExecEvents(ExtensionApp):
         help="""Run nothing that cannot be recorded: a request that comes through this server is durable on disk before
         its kernel sees it, or is refused. A client that connects to a kernel directly by ZeroMQ is recorded but not
         stopped.""",
+    ).tag(config=True)
+
+    mode = Enum(
+        ["audit", "consent"],
+        default_value="audit",
+        help="""Whether everybody is recorded, and told so (audit), or only who has agreed, from then on and until they
+        withdraw (consent). In both, what is recorded of somebody is the same.""",
+    ).tag(config=True)
+
+    consent_version = Unicode(
+        "1",
+        help="The version of the text people agree to; with another version, or another text, they are asked again.",
+    ).tag(config=True)
+
+    consent_text = Unicode(
+        "", help="What people agree to, as plain text. Without one, a text that says what these settings record."
+    ).tag(config=True)
+
+    consent_file = Unicode("", help="A file that holds that text, UTF-8, instead of `consent_text`.").tag(config=True)
+
+    actions = Bool(
+        False,
+        help="""Take notebook_action events from browsers: a notebook opened, saved, its cells added, moved, looked at.
+        They are the browser's word, and bounded in number.""",
     ).tag(config=True)
 
     deliver_to = List(
@@ -127,6 +157,7 @@ class ExecEvents(ExtensionApp):
     def initialize_settings(self) -> None:
         """Put the parts together and watch the kernel manager; nothing that fails here stops the server."""
         self.recorder: Recorder | None = None
+        self.answers: Answers | None = None
         self._problems: list[str] = []
         # A stop that comes while the start still adopts must not seal the chain's end before its beginning.
         self._turn = asyncio.Lock()
@@ -148,12 +179,13 @@ class ExecEvents(ExtensionApp):
         server = self.serverapp
         assert server is not None, "jupyter_server links an extension before it initialises it"
         folder = Path(self.spool) if self.spool else paths.spool_folder()
-        recorder_id = str(uuid.uuid4())
+        recorder_id, started_at = str(uuid.uuid4()), rfc3339(now_us())
+        consents = self._consents(folder)
         self._spool = Spool(
             folder,
             recorder_id,
             self.log,
-            started_at=rfc3339(now_us()),
+            started_at=started_at,
             max_bytes=self.spool_max_bytes,
             window_seconds=REQUIRED_WINDOW_SECONDS if self.required else WINDOW_SECONDS,
         )
@@ -176,7 +208,14 @@ class ExecEvents(ExtensionApp):
         for name in dict.fromkeys([*self.listeners, *registered_listeners()]):
             self._listen(name)
         self._spool.start()
-        self.recorder = Recorder(settings, describer, self._emitter, self._spool, server.kernel_manager, self.log)
+        recorder = self.recorder = Recorder(
+            settings, describer, self._emitter, self._spool, server.kernel_manager, self.log, consents
+        )
+        if self.actions:
+            door = NotebookActions(
+                describer, recorder.permissions, lambda: self.who(current_user()), recorder.browser_said
+            )
+            self._emitter.open_door(NOTEBOOK_ACTION, door)
         self.recorder.tap_manager()
         self._follow_sessions(server.session_manager)
         self._keeper = Keeper(
@@ -189,7 +228,21 @@ class ExecEvents(ExtensionApp):
             self.heartbeat_seconds,
             self.trust,
             self.log,
+            permissions=recorder.permissions,
         )
+        self.answers = Answers(
+            self._site(), recorder, consents, folder, pseudonyms, hasher, started_at, self._sinks_and_problems
+        )
+
+    def _consents(self, folder: Path) -> Consents | None:
+        """In mode consent, where people's answers are kept; what is said wrongly must not record anybody."""
+        if self.mode == "audit":
+            return None
+        text = consent_text(self.consent_version, self.consent_text, self.consent_file, self.contents)
+        return Consents(folder, text)
+
+    def _site(self) -> Site:
+        return Site(self.mode, self.identity, self.contents, self.required, self.retention_days, self.actions)
 
     def _pseudonym_key(self) -> bytes | None:
         if self.identity == "plain":
@@ -255,7 +308,7 @@ class ExecEvents(ExtensionApp):
 
     def _cannot_start(self, error: Exception) -> None:
         """Go on without a record, and say so everywhere; in required mode end the server."""
-        self.recorder = None
+        self.recorder = self.answers = None
         self._problem(f"nothing is recorded: {error}")
         self.log.exception("exec-events: cannot start")
         if self.required:
@@ -268,7 +321,7 @@ class ExecEvents(ExtensionApp):
         async with self._turn:
             if self.recorder is None:
                 return
-            recorder, self.recorder = self.recorder, None
+            recorder, self.recorder, self.answers = self.recorder, None, None
         await recorder.stop()
         await self._keeper.stop()
         await asyncio.gather(*(asyncio.to_thread(d.stop, self.stop_seconds) for d in self._deliverers))
@@ -283,11 +336,25 @@ class ExecEvents(ExtensionApp):
         pending = self.recorder.pending() if self.recorder else 0
         return {"executions": pending} if pending else None
 
+    def who(self, user: Any) -> Identity | None:
+        """Whom the record means by one of the server's users; None for one without a name."""
+        return self.recorder.identity(user) if self.recorder is not None and user is not None else None
+
+    def policy(self, user: Any) -> dict[str, Any]:
+        """What `GET /exec-events/policy` answers a user, also where nothing is recorded."""
+        who = self.who(user)
+        if self.answers is not None and who is not None:
+            return self.answers.policy(who)
+        nothing: dict[str, Any] = {"recording": False, "consent": None, "sinks": [], "actions": False, "subject": ""}
+        problems = self._problems or ["the recorder has stopped, or the server does not say who you are"]
+        return self._site().policy() | nothing | {"problems": problems, "recording_since": None}
+
     def status(self) -> dict[str, Any]:
         """What `GET /exec-events/status` answers: no code, no names, no environment."""
         state = self._state()
         if self.recorder is None or state is None:
-            return {"healthy": False, "recording": False, "problems": self._problems or ["the recorder has stopped"]}
+            problems = self._problems or ["the recorder has stopped"]
+            return {"healthy": False, "recording": False, "mode": self.mode, "problems": problems}
         spool, sinks, listeners, faults, _ = state
         problems = self._all_problems(spool, sinks, listeners, faults)
         return {
@@ -295,6 +362,7 @@ class ExecEvents(ExtensionApp):
             "recording": True,
             "healthy": not problems,
             "problems": problems,
+            "mode": self.mode,
             "required": self.required,
             "identity": self.identity,
             "contents": self.contents,
@@ -309,6 +377,10 @@ class ExecEvents(ExtensionApp):
             "sinks": {state.sink: asdict(state) for state in sinks},
             "listeners": {state.name: asdict(state) for state in listeners},
         }
+
+    def _sinks_and_problems(self) -> tuple[list[Any], list[str]]:
+        state = self._state()
+        return ([], list(self._problems)) if state is None else (state[1], self._all_problems(*state[:4]))
 
     def _state(self) -> State | None:
         if self.recorder is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .clock import microseconds, rfc3339
+from .consent import ConsentText
 from .hashing import Hasher
 from .outputs import Outputs
 from .privacy import Pseudonyms, clean, error_name
@@ -60,6 +61,10 @@ class Describer:
     pseudonyms: Pseudonyms
     hasher: Hasher
     last_runs: LastRuns
+
+    def subject(self, identity: Identity) -> str:
+        """What stands for somebody in events."""
+        return self.pseudonyms.subject(identity.name)
 
     def begun(self, watch: KernelWatch, execution: Execution, now_us: int) -> dict[str, Any]:
         """What is known at the request; it is what the execution's event is made of, also after a crash."""
@@ -166,6 +171,21 @@ class Describer:
         data = {"time": rfc3339(now_us), "recorder_id": self.recorder_id, "trust": self.trust, "action": action}
         return data | {key: value for key, value in more.items() if value is not None and value != []}
 
+    def consent(self, identity: Identity, action: str, text: ConsentText, now_us: int) -> dict[str, Any]:
+        """The consent event."""
+        about = self._about(identity, self.trust, now_us)
+        return about | {"action": action, "text_version": text.version, "text_hash": text.hash}
+
+    def notebook_action(self, identity: Identity, asked: dict[str, Any], now_us: int) -> dict[str, Any]:
+        """The notebook_action event that a browser asked for; of its claims only what was done and where is taken."""
+        data = self._about(identity, "browser", now_us)
+        data |= {"action": asked["action"], "notebook": self.pseudonyms.notebook(asked["notebook"])}
+        if "cell_id" in asked:
+            data["cell_id"] = clean(asked["cell_id"], 128)
+        if "cells" in asked:
+            data["cells"] = asked["cells"]
+        return data
+
     def _expressions(self, expressions: dict[str, Any]) -> str:
         try:
             return self.hasher.json(expressions)
@@ -173,7 +193,15 @@ class Describer:
             return self.hasher.text(repr(expressions))
 
     def _subject(self, identity: Identity) -> dict[str, str]:
-        return {"subject": self.pseudonyms.subject(identity.name), "subject_from": identity.origin}
+        return {"subject": self.subject(identity), "subject_from": identity.origin}
+
+    def _about(self, identity: Identity, trust: str, now_us: int) -> dict[str, Any]:
+        return {
+            "time": rfc3339(now_us),
+            "recorder_id": self.recorder_id,
+            "trust": trust,
+            **self._subject(identity),
+        }
 
     def _code(self, watch: KernelWatch, code: str, place: str, cell_id: str | None) -> dict[str, Any]:
         code_hash = self.hasher.code(code)

@@ -2,17 +2,16 @@
 Event data in, through the server's own EventLogger, validated; the spool gets what came through.
 
 Any other handler an admin configured sees the same events, behind a queue of its own, so that one that
-blocks or raises harms neither the server nor the record. Nobody else can emit an event of ours.
+blocks or raises harms neither the server nor the record. Nobody else can emit an event of ours, but through a `Door`.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import queue
 import threading
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import jsonschema_rs
 from jsonschema import ValidationError
@@ -22,17 +21,26 @@ from jupyter_events.schema import EventSchema
 from exec_events_schemas.catalogue import catalogue, load
 
 from .errors import ExecEventsError
+from .isolate import OURS, IsolatedHandler
 
-PREFIX = "https://exec-events.org/schemas/"
+PREFIX = OURS
 # Of the capsule the record keeps the schema's name and version; its time is in the data, in RFC 3339.
 DROPPED = ("__timestamp__", "__metadata_version__")
-FOREIGN_QUEUE = 10_000
-SLOW_SECONDS = 2.0
 STOP_SECONDS = 2.0
 
 
 class ForgedEvent(ExecEventsError):
     """Somebody else tried to emit an event of the recorder's."""
+
+
+class Door(Protocol):
+    """Where others may emit the events of one schema, through /api/events for example."""
+
+    def complete(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The event's data, made of what somebody asked to be emitted; raises to refuse it."""
+
+    def emitted(self, event: dict[str, Any]) -> None:
+        """It came through, validated: its schema and its data. Must not raise."""
 
 
 class FastValidator:
@@ -51,109 +59,6 @@ class FastValidator:
             self._validator.validate(instance)
         except jsonschema_rs.ValidationError as error:
             raise ValidationError(error.message, path=list(error.instance_path)) from None
-
-
-class IsolatedHandler(logging.Handler):
-    """
-    Stands before another handler: events of ours reach it on a thread of its own.
-
-    All else goes straight on, or waits its turn behind events of ours the handler has not taken yet. What
-    the handler cannot take in time, beyond `FOREIGN_QUEUE` events of ours, is dropped for it alone and counted.
-    """
-
-    def __init__(self, handler: logging.Handler, log: logging.Logger) -> None:
-        super().__init__()
-        self.handler = handler
-        self.dropped = 0
-        self.failed = 0
-        self._log = log
-        # Both are written by one thread only: by who emits (under this handler's lock), and by `_run`.
-        self._queued = 0
-        self._handled = 0
-        self._since: float | None = None
-        self._reported_slow = False
-        self._queue: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="exec-events-handler", daemon=True)
-        self._thread.start()
-
-    def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802
-        """The formatter belongs to the handler behind."""
-        self.handler.setFormatter(fmt)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Pass one event on."""
-        if record.levelno < self.handler.level:
-            return
-        waiting = self._queued - self._handled
-        if not (isinstance(record.msg, dict) and str(record.msg.get("__schema__", "")).startswith(PREFIX)):
-            if not waiting:
-                self.handler.handle(record)
-                return
-        elif waiting >= FOREIGN_QUEUE:
-            self._drop()
-            return
-        self._report_slow()
-        self._queued += 1
-        # The handler works on a copy: what it does to an event is not to change the record.
-        own = copy.copy(record)
-        own.msg = copy.deepcopy(record.msg)
-        self._queue.put(own)
-
-    def end(self) -> None:
-        """Take no more; the thread ends once it has handed over what waits."""
-        self._queue.put(None)
-
-    def wait(self, deadline: float) -> bool:
-        """Whether all was handed over by ``deadline`` (monotonic); a handler that hangs is given up."""
-        self._thread.join(max(0.0, deadline - time.monotonic()))
-        if not self._thread.is_alive():
-            return True
-        self._log.error(
-            "exec-events: the event handler %r hangs: %d events never reached it (the record has them).",
-            self.handler,
-            self._queued - self._handled,
-        )
-        # It hangs with its lock held, which logging waits for when the process exits.
-        self.handler.createLock()
-        return False
-
-    def _drop(self) -> None:
-        self.dropped += 1
-        if self.dropped in (1, 100, 10_000):
-            self._log.warning(
-                "exec-events: the event handler %r is too slow: %d events dropped for it (the record has them).",
-                self.handler,
-                self.dropped,
-            )
-
-    def _report_slow(self) -> None:
-        since = self._since
-        if since is not None and not self._reported_slow and time.monotonic() - since > SLOW_SECONDS:
-            self._reported_slow = True
-            self._log.warning(
-                "exec-events: the event handler %r blocks: it has been busy with one event for %.0f s; "
-                "others wait for it on a thread of its own.",
-                self.handler,
-                time.monotonic() - since,
-            )
-
-    def _run(self) -> None:
-        while (record := self._queue.get()) is not None:
-            self._since = time.monotonic()
-            try:
-                self.handler.handle(record)
-            except Exception as error:
-                self.failed += 1
-                if self.failed in (1, 100, 10_000):
-                    self._log.warning(
-                        "exec-events: the event handler %r failed %d times, last: %s: %s",
-                        self.handler,
-                        self.failed,
-                        type(error).__name__,
-                        error,
-                    )
-            self._since = None
-            self._handled += 1
 
 
 _FLAT = frozenset({str, int, bool})
@@ -186,6 +91,7 @@ class Emitter(logging.Handler):
         self._log = log
         self._isolated: list[IsolatedHandler] = []
         self._schemas: dict[str, EventSchema] = {}
+        self._doors: dict[str, Door] = {}
         self._sending = ""
         self._sending_thread = 0
         self._others_failures = 0
@@ -216,8 +122,13 @@ class Emitter(logging.Handler):
         self._event_logger.register_handler = register_isolated  # type: ignore[method-assign]
         self._event_logger.remove_handler = remove_isolated  # type: ignore[method-assign]
 
+    def open_door(self, schema_id: str, door: Door) -> None:
+        """Let others emit events of this schema, as ``door`` makes them."""
+        self._doors[schema_id] = door
+
     def remove(self) -> None:
         """Take this handler away, and give the others back once they have taken what waits for them."""
+        self._doors.clear()
         for patched in ("register_handler", "remove_handler"):
             vars(self._event_logger).pop(patched, None)
         self._event_logger.remove_handler(self)
@@ -251,25 +162,26 @@ class Emitter(logging.Handler):
             schema = self._schemas[schema_id]
             schema.validate(data)
             return {"__schema__": schema_id, "__schema_version__": schema.version, **data}
-        event = capsule.copy()  # others may still be reading the capsule
-        for key in DROPPED:
-            event.pop(key, None)
-        return event
+        return _event_in(capsule)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the capsule that comes through while `send` runs; nothing is formatted."""
-        if (
-            self._sending_thread == threading.get_ident()
-            and isinstance(record.msg, dict)
-            and record.msg.get("__schema__") == self._sending
-        ):
-            self._came_through = record.msg
+        """Keep the capsule that comes through while `send` runs, or through a door; nothing is formatted."""
+        if not isinstance(record.msg, dict):
+            return
+        schema_id = record.msg.get("__schema__")
+        if self._sending_thread == threading.get_ident():
+            if schema_id == self._sending:
+                self._came_through = record.msg
+        elif (door := self._doors.get(str(schema_id))) is not None:
+            door.emitted(_event_in(record.msg))
 
     def _guard(self, schema_id: str, data: dict[str, Any]) -> dict[str, Any]:
         """The modifier that keeps everyone else from emitting our events, /api/events above all."""
-        if self._sending_thread != threading.get_ident():
+        if self._sending_thread == threading.get_ident():
+            return data
+        if (door := self._doors.get(schema_id)) is None:
             raise ForgedEvent(f"{schema_id} is emitted by the recorder alone")
-        return data
+        return door.complete(data)
 
     def _others_failed(self, error: Exception) -> None:
         self._others_failures += 1
@@ -296,3 +208,8 @@ class Emitter(logging.Handler):
             self._event_logger._logger.removeHandler(isolated)
             self._isolated.remove(isolated)
             isolated.end()
+
+
+def _event_in(capsule: dict[str, Any]) -> dict[str, Any]:
+    """The event in a capsule, which others may still be reading."""
+    return {key: value for key, value in capsule.items() if key not in DROPPED}

@@ -19,5 +19,9 @@ class SinkError(ExecEventsError):
     """A sink could not take a batch; the batch is tried again."""
 
 
+class NotThisText(ExecEventsError):
+    """Consent was given to another text than the one the site asks for."""
+
+
 class ConfigurationError(ExecEventsError):
     """A setting that cannot work."""

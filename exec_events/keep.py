@@ -22,6 +22,7 @@ from exec_events_schemas.record import Head
 
 from .adopt import Left, closing_events, find_left, previous_of
 from .clock import now_us, rfc3339
+from .consent import Everybody, Permissions
 from .deliver import Deliverer
 from .emit import PREFIX
 from .errors import SpoolError
@@ -86,6 +87,7 @@ class Keeper:
         trust: str,
         log: Logger,
         aside: Aside = asyncio.to_thread,
+        permissions: Permissions | None = None,
     ) -> None:
         self._folder = folder
         self._spool = spool
@@ -97,6 +99,7 @@ class Keeper:
         self._trust = trust
         self._log = log
         self._aside = aside
+        self._permissions = permissions or Everybody()
         self._left: list[Left] = []
         self._adopted: dict[str, Spool] = {}
         self._cuts: dict[str, dict[str, dict[str, Any]]] = {}
@@ -147,7 +150,12 @@ class Keeper:
         spool = self._open(left)
         await self._written(spool)
         for name, data, execution_id in closing_events(left, self._recorder.recorder_id, self._trust, now_us()):
-            chain = chain_of(left.recorder_id, data["subject"]) if name == "cell_execution" else left.recorder_id
+            chain = left.recorder_id
+            if name == "cell_execution":
+                if not self._permissions.covers(data["subject"], data["requested_at"]):
+                    spool.forget(str(execution_id))  # withdrawn since
+                    continue
+                chain = chain_of(left.recorder_id, data["subject"])
             if name == "recorder":
                 await self._written(spool)
                 data["heads"] = heads_of(spool)

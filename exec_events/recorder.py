@@ -23,6 +23,7 @@ import orjson
 from jsonschema import ValidationError
 
 from .clock import now_us, rfc3339
+from .consent import ConsentText, Everybody, Permissions
 from .describe import Describer
 from .emit import PREFIX, Emitter
 from .errors import NotRecorded, SpoolError
@@ -58,7 +59,14 @@ class Recorder:
     """Ties the taps of one server to one spool."""
 
     def __init__(
-        self, settings: Settings, describer: Describer, emitter: Emitter, spool: Spool, manager: Any, log: Logger
+        self,
+        settings: Settings,
+        describer: Describer,
+        emitter: Emitter,
+        spool: Spool,
+        manager: Any,
+        log: Logger,
+        permissions: Permissions | None = None,
     ) -> None:
         self.settings = settings
         self.recorder_id = describer.recorder_id
@@ -68,6 +76,7 @@ class Recorder:
         self._emitter = emitter
         self._spool = spool
         self._log = log
+        self.permissions = permissions or Everybody()
         self._taps = KernelTaps(manager, self, log)
         self._in_process: InProcessTap | None = None
         self._notebooks: dict[str, str] = {}
@@ -144,9 +153,13 @@ class Recorder:
         try:
             if watch.notebook is None:
                 watch.notebook = self._notebooks.get(watch.kernel_id)
-            execution.base = self._describer.begun(watch, execution, now_us())
-            execution.chain = chain_of(self.recorder_id, execution.base["subject"])
             self._taps.hurry()
+            subject = self._describer.subject(execution.request.identity or watch.owner)
+            if not self.permissions.covers(subject, rfc3339(execution.request.received_us)):
+                execution.unrecorded = True
+                return
+            execution.base = self._describer.begun(watch, execution, now_us())
+            execution.chain = chain_of(self.recorder_id, subject)
             if not self.settings.required or execution.request.client == "direct":
                 self._spool.begin(execution.execution_id, orjson.dumps(execution.base))
         except Exception:
@@ -154,6 +167,8 @@ class Recorder:
 
     def finished(self, watch: KernelWatch, execution: Execution, status: Status) -> None:
         """An execution is over: its event goes out, large outputs being hashed on another thread first."""
+        if not self._may_record(execution):
+            return
         self.executions += 1
         at = now_us()
         if execution.outputs.size + execution.raw_bytes <= LARGE_OUTPUT_BYTES:
@@ -176,6 +191,8 @@ class Recorder:
 
     def _hashed(self, execution: Execution, future: asyncio.Future[Any]) -> None:
         self._hashing.discard(future)
+        if not self._may_record(execution):  # withdrawn meanwhile
+            return
         try:
             self._finished(execution, *future.result())
         except Exception:
@@ -194,6 +211,8 @@ class Recorder:
 
     def late(self, watch: KernelWatch, execution: Execution) -> None:
         """Outputs came after their execution was over."""
+        if not self._may_record(execution):
+            return
         try:
             data = self._describer.late(watch, execution, now_us())
         except Exception:
@@ -215,6 +234,58 @@ class Recorder:
             commitment = data[f"{kind}_commitment"] = commit(nonce, body)
             contents.append(Content(commitment, data["subject"], kind, nonce, body))
         return tuple(contents)
+
+    # What people decide.
+
+    def subject(self, identity: Identity) -> str:
+        """What stands for somebody in events."""
+        return self._describer.subject(identity)
+
+    def consented(self, identity: Identity, text: ConsentText, at: int) -> None:
+        """Seal that somebody agreed to be recorded."""
+        self._of_subject("consent", self._describer.consent(identity, "given", text, at))
+
+    def withdrew(self, identity: Identity, text: ConsentText) -> None:
+        """Drop what runs of somebody who is to be recorded no more, and seal that as their chain's last word."""
+        subject = self._describer.subject(identity)
+        for tap in self._taps.taps.values():
+            for execution in tap.watch.pending.values():
+                if execution.base.get("subject") == subject:
+                    self._drop(execution)
+        self._of_subject("consent", self._describer.consent(identity, "withdrawn", text, now_us()))
+
+    def running(self, subject: str, notebook: str) -> set[str]:
+        """The cells of a notebook that are being executed for ``subject`` and recorded (both as events name them)."""
+        about = (execution.base for tap in self._taps.taps.values() for execution in tap.watch.pending.values())
+        return {
+            base["cell_id"]
+            for base in about
+            if base.get("subject") == subject and base.get("notebook") == notebook and "cell_id" in base
+        }
+
+    def browser_said(self, event: dict[str, Any]) -> None:
+        """Seal an event that came from a browser, into the chain of its subject."""
+        try:
+            self._spool.append(event, chain_of(self.recorder_id, event["subject"]))
+        except Exception:
+            self.trouble("a browser's event")
+
+    def _of_subject(self, name: str, data: dict[str, Any]) -> None:
+        self._send(name, data, chain_of(self.recorder_id, data["subject"]))
+
+    def _may_record(self, execution: Execution) -> bool:
+        """Whether its subject had agreed when it was requested, and has not withdrawn since; if not, it is dropped."""
+        base = execution.base
+        if not execution.unrecorded and not self.permissions.covers(
+            base.get("subject", ""), base.get("requested_at", "")
+        ):
+            self._drop(execution)
+        return not execution.unrecorded
+
+    def _drop(self, execution: Execution) -> None:
+        execution.unrecorded = True
+        execution.base = {}
+        self._spool.forget(execution.execution_id)
 
     # Observer of kernels' lives.
 
@@ -251,6 +322,9 @@ class Recorder:
         """Something became of a kernel."""
         if action == "shut_down":
             self._notebooks.pop(watch.kernel_id, None)
+        subject = self._describer.subject(identity or watch.owner)
+        if not self.permissions.covers(subject, rfc3339(now_us())):
+            return
         try:
             data = self._describer.lifecycle(watch, action, cause, identity, now_us())
         except Exception:
@@ -298,7 +372,7 @@ class Recorder:
 
     async def require(self, watch: KernelWatch | None, execution: Execution | None) -> None:
         """In required mode, return once the execution is on disk; raises NotRecorded when it cannot be."""
-        if not self.settings.required:
+        if not self.settings.required or _nobody_asks_for(execution):
             return
         future = self._begin_durably(execution)
         try:
@@ -308,6 +382,8 @@ class Recorder:
 
     def require_now(self, watch: KernelWatch, execution: Execution | None) -> None:
         """As `require`, for a caller that cannot wait; blocks for one commit."""
+        if _nobody_asks_for(execution):
+            return
         future = self._begin_durably(execution)
         try:
             future.result(REQUIRED_TIMEOUT_SECONDS)
@@ -355,3 +431,8 @@ class Recorder:
             self._log.error("exec-events: fault %d: a %s event breaks its schema: %s", self.faults, name, error.message)
         except Exception:
             self.trouble(f"a {name} event")
+
+
+def _nobody_asks_for(execution: Execution | None) -> bool:
+    """Whether an execution need not be recorded, since its subject has not agreed to that."""
+    return execution is not None and execution.unrecorded

@@ -100,6 +100,7 @@ class Spool:
         self._failures = 0
         self._is_open = False
         self._begun_file: int | None = None
+        self._forgot = False
         self._thread = threading.Thread(target=self._run, name="exec-events-spool", daemon=True)
 
     def start(self) -> None:
@@ -303,11 +304,14 @@ class Spool:
                 self._held += waiting
                 if not waiting:
                     self._recovered()
+        if self._forgot:  # what was taken back is not to stay there
+            self._trim_begun_file(0)
+            self._forgot = False
 
-    def _trim_begun_file(self) -> None:
+    def _trim_begun_file(self, most_bytes: int) -> None:
         """Once nothing waits, all that was begun is in the database, and the lines beside it are of no more use."""
         file = self._begun_file
-        if file is not None and self._queue.empty() and os.fstat(file).st_size > BEGUN_FILE_BYTES:
+        if file is not None and self._queue.empty() and os.fstat(file).st_size > most_bytes:
             os.ftruncate(file, 0)
 
     def _forget_begun_file(self) -> None:
@@ -335,7 +339,8 @@ class Spool:
         if sealed:
             self._last_id = sealed[-1].id
         self._open_executions = (self._open_executions | batch.begun.keys()).difference(batch.closed)
-        self._trim_begun_file()
+        self._trim_begun_file(BEGUN_FILE_BYTES)
+        self._forgot |= any(type(item) is Forget for item in items)
         for item in items:
             if type(item) is Append:
                 self._bytes_out += item.size

@@ -17,7 +17,7 @@ from exec_events_schemas.errors import SourceError
 from exec_events_schemas.findings import Report
 from exec_events_schemas.sources import Source, StoredRecord
 
-from .cells import NotebookCheck
+from .cells import SavedNotebookCheck
 from .source import EXIT_BROKEN, Asked, exit_unreadable, source_argument
 from .terminal import with_progress
 
@@ -68,7 +68,7 @@ def verify(asked: Asked, show_all: bool, as_json: bool, notebook: Path | None, h
     source = asked.open()
     cells: list[CellVerdict] = []
     try:
-        check = NotebookCheck(notebook, hash_key_file) if notebook else None
+        check = SavedNotebookCheck(notebook, hash_key_file) if notebook else None
         report = verify_source(source, check, partial=asked.is_partial)
         if check is not None:
             cells = check.verdicts()

@@ -96,6 +96,7 @@ class Execution:
     ending: Status | None = None
     begun: bool = False
     over: bool = False
+    unrecorded: bool = False  # its subject has not agreed to be recorded
     last_message_at: float = 0.0
     idle_at: float = 0.0
     replied_at: float = 0.0

@@ -36,6 +36,71 @@ class CellExecutionV1Outputs(BaseModel):
     ]
 
 
+class ConsentV1(BaseModel):
+    """
+    A person agreed to be recorded, or withdrew that, where the site asks (mode = consent). Personal data: subject.
+    """
+
+    model_config = ConfigDict(
+        extra='ignore',
+    )
+    time: Annotated[
+        str,
+        Field(
+            description="When this event was made: the server's clock, UTC, RFC 3339 with microseconds.",
+            pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{6}Z$',
+        ),
+    ]
+    recorder_id: Annotated[
+        str,
+        Field(
+            description='The recorder that made this event: one identifier for each start of a server.',
+            pattern='^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$',
+        ),
+    ]
+    trust: Annotated[
+        Literal['browser', 'server', 'enclave'],
+        Field(
+            description="Whose word this event is: the user's browser, the user's own server, or the enclave gateway."
+        ),
+    ]
+    subject: Annotated[
+        str,
+        Field(
+            description='Whose consent it is: a pseudonym keyed by the site, or the user name where the site chose identity = plain.',
+            max_length=256,
+            min_length=1,
+        ),
+    ]
+    subject_from: Annotated[
+        Literal['request', 'server_account'],
+        Field(
+            description='How the subject is known: the authenticated user of the request; the account of the server (its users are anonymous, as with a bare token).'
+        ),
+    ]
+    action: Annotated[
+        Literal['given', 'withdrawn'],
+        Field(
+            description='What the person decided. After withdrawn, nothing of this subject follows but given.'
+        ),
+    ]
+    text_version: Annotated[
+        str,
+        Field(
+            description='The version of the text that was agreed to, as the site names it.',
+            max_length=64,
+            min_length=1,
+        ),
+    ]
+    text_hash: Annotated[
+        str,
+        Field(
+            description='SHA-256 of that text as UTF-8.',
+            pattern='^sha256:[0-9a-f]{64}$',
+        ),
+    ]
+
+
 class KernelLifecycleV1(BaseModel):
     """
     A kernel was started, restarted, interrupted, shut down, or died. Personal data: subject, notebook.
@@ -141,6 +206,78 @@ class LateOutputV1Outputs(BaseModel):
             le=9007199254740991,
         ),
     ]
+
+
+class NotebookActionV1(BaseModel):
+    """
+    What only the browser knows: a notebook was opened, closed, saved, looked at, or its cells were added, removed, moved, pasted. It is the browser's word, which its user can make say anything. Personal data: subject, notebook, cell_id.
+    """
+
+    model_config = ConfigDict(
+        extra='ignore',
+    )
+    time: Annotated[
+        str,
+        Field(
+            description="When this event was made: the server's clock, UTC, RFC 3339 with microseconds.",
+            pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{6}Z$',
+        ),
+    ]
+    recorder_id: Annotated[
+        str,
+        Field(
+            description='The recorder that made this event: one identifier for each start of a server.',
+            pattern='^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$',
+        ),
+    ]
+    trust: Annotated[
+        Literal['browser', 'server', 'enclave'],
+        Field(
+            description="Whose word this event is: the user's browser, the user's own server, or the enclave gateway."
+        ),
+    ]
+    subject: Annotated[
+        str,
+        Field(
+            description='Whose browser it is: a pseudonym keyed by the site, or the user name where the site chose identity = plain.',
+            max_length=256,
+            min_length=1,
+        ),
+    ]
+    subject_from: Annotated[
+        Literal['request', 'server_account'],
+        Field(
+            description='How the subject is known: the authenticated user of the request; the account of the server (its users are anonymous, as with a bare token).'
+        ),
+    ]
+    action: Annotated[
+        Literal['opened', 'closed', 'saved', 'cell_added', 'cell_removed', 'cell_moved', 'cell_pasted', 'visible', 'hidden'],
+        Field(
+            description='What was done; visible and hidden say whether the notebook can be seen.'
+        ),
+    ]
+    notebook: Annotated[
+        str,
+        Field(
+            description='The notebook, a pseudonym of its path, or the path where the site chose identity = plain.',
+            max_length=1024,
+            min_length=1,
+        ),
+    ]
+    cell_id: Annotated[
+        str | None,
+        Field(
+            description='The cell it was done to. Absent when it was done to the notebook.',
+            max_length=128,
+            min_length=1,
+        ),
+    ] = None
+    cells: Annotated[
+        int | None,
+        Field(
+            description='How many cells the notebook has afterwards.', ge=0, le=100000
+        ),
+    ] = None
 
 
 class RecorderV1Versions(BaseModel):

@@ -17,10 +17,11 @@ import pytest
 from jupyter_events import EventLogger
 
 from conftest import PLAIN, events_of, kind, recorded
-from exec_events import emit
+from exec_events import isolate
 from exec_events.describe import Describer, LastRuns
-from exec_events.emit import PREFIX, Emitter, FastValidator, ForgedEvent, IsolatedHandler
+from exec_events.emit import PREFIX, Emitter, FastValidator, ForgedEvent
 from exec_events.hashing import Hasher
+from exec_events.isolate import IsolatedHandler
 from exec_events.privacy import Pseudonyms
 from exec_events.recorder import Recorder, Settings
 from exec_events.spool import Spool
@@ -317,7 +318,7 @@ def test_a_handler_too_slow_misses_events_and_nobody_else_does(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Beyond the bound events are dropped for the slow handler alone, counted and logged."""
-    monkeypatch.setattr(emit, "FOREIGN_QUEUE", 10)
+    monkeypatch.setattr(isolate, "FOREIGN_QUEUE", 10)
     slow, quick = Kept(), Kept()
     slow.go.clear()
     with emitting(slow, quick) as (_, emitter):

@@ -128,7 +128,7 @@ class SpoolSource:
                 if path in broken:
                     continue
                 try:
-                    for chunk in _chunks(path, reached[path]):
+                    for chunk in chunks(path, reached[path]):
                         reached[path] = chunk[-1].position
                         yield from chunk
                 except sqlite3.Error as error:
@@ -141,7 +141,7 @@ class SpoolSource:
         while not stop.is_set():
             for path in spool_files(self.folder):
                 try:
-                    for chunk in _chunks(path, reached.get(path, 0)):
+                    for chunk in chunks(path, reached.get(path, 0)):
                         reached[path] = chunk[-1].position
                         yield from chunk
                 except sqlite3.Error as error:
@@ -158,7 +158,7 @@ class SpoolSource:
         seen: dict[Path, tuple[int, ...]] = {}
         while True:
             for path in spool_files(self.folder):
-                if seen.get(path) == (state := _state(path)):
+                if seen.get(path) == (state := file_state(path)):
                     continue
                 seen[path] = state
                 try:
@@ -176,7 +176,7 @@ def _contents(path: Path, on_damage: OnDamage) -> Iterator[StoredContent]:
     """The bodies in one file; raises sqlite3.Error."""
     after, count = "", 0
     with closing(connect_read_only(path)) as connection:
-        if not _has_records(connection):
+        if not has_records(connection):
             return
         while rows := connection.execute(_NEXT_BODIES, (after, BODIES)).fetchall():
             after = rows[-1][0]
@@ -190,7 +190,7 @@ def _contents(path: Path, on_damage: OnDamage) -> Iterator[StoredContent]:
                     yield found._replace(subject=subject, kind=kind)
 
 
-def _state(path: Path) -> tuple[int, ...]:
+def file_state(path: Path) -> tuple[int, ...]:
     """What changes when anything is written to a file, or to its journal."""
     found = []
     for part in (path, path.with_name(f"{path.name}-wal")):
@@ -202,13 +202,13 @@ def _state(path: Path) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _chunks(path: Path, after: int) -> Iterator[list[StoredRecord]]:
+def chunks(path: Path, after: int) -> Iterator[list[StoredRecord]]:
     """The records of a file after a row; no list is empty. Raises sqlite3.Error."""
     if not path.exists():
         return  # pruned since the folder was listed
     file = path.name
     with closing(connect_read_only(path)) as connection:
-        if not _has_records(connection):
+        if not has_records(connection):
             return
         while True:
             rows: list[tuple[bytes, bytes | None, int]] = []
@@ -226,7 +226,7 @@ def _chunks(path: Path, after: int) -> Iterator[list[StoredRecord]]:
                 return
 
 
-def _has_records(connection: sqlite3.Connection) -> bool:
+def has_records(connection: sqlite3.Connection) -> bool:
     """False for a file that its owner is still laying out."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if tables and "records" not in tables:
