@@ -13,6 +13,7 @@ import {
   ISealedEvent,
   IVerification,
   policyOf,
+  spooledOf,
   verificationOf
 } from './contract';
 
@@ -42,6 +43,11 @@ export class Api {
 
   async policy(): Promise<IPolicy> {
     return this.call('GET', 'policy', policyOf);
+  }
+
+  /** How many events are in this server's spool. */
+  async spooled(): Promise<number> {
+    return this.call('GET', 'status', spooledOf);
   }
 
   async cells(path: string, cells: ICellSource[]): Promise<ICellsAnswer> {

@@ -31,7 +31,7 @@ export class Consent {
     }
   }
 
-  /** Show the text, and do as the person says; a dialog that is closed leaves all as it is. */
+  /** Show the text, and do as the person says; who closes the dialog has said no. */
   async ask(): Promise<void> {
     const consent = this.recorder.policy?.consent;
     if (!consent || consent.given || this.isOpen) {

@@ -103,6 +103,11 @@ export function consentOf(value: unknown): IConsent {
   };
 }
 
+/** Of the answer of `GET status`: how many events are spooled, 0 where it does not say. */
+export function spooledOf(value: unknown): number {
+  return number(object(value).spooled ?? 0);
+}
+
 export function cellsOf(value: unknown): ICellsAnswer {
   const json = object(value);
   const cells = new Map<string, ICellRecord>();

@@ -50,7 +50,7 @@ export class RecordPanel extends ReactWidget {
           if (trouble === 'absent') {
             return <p>{trans.__('This server has no recorder: nothing is recorded.')}</p>;
           }
-          const state = stateOf(policy, trouble, trans);
+          const state = stateOf(recorder, trans);
           return (
             <>
               <section>

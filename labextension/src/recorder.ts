@@ -33,6 +33,8 @@ export class Recorder implements IDisposable, ISite {
 
   /** What the server does now; null before the first answer. */
   policy: IPolicy | null = null;
+  /** How many events are in the server's spool. */
+  spooled = 0;
   /** What is in the way of asking it. */
   trouble: Trouble | null = null;
 
@@ -75,7 +77,8 @@ export class Recorder implements IDisposable, ISite {
   private async ask(): Promise<void> {
     try {
       const policy = await this.api.policy();
-      this.set(policy, null);
+      const spooled = await this.api.spooled().catch(() => this.spooled);
+      this.set(policy, null, spooled);
     } catch (error) {
       const trouble = error instanceof ApiError ? error.trouble : 'unreachable';
       if (trouble === 'absent' && this.policy === null) {
@@ -89,11 +92,12 @@ export class Recorder implements IDisposable, ISite {
     }
   }
 
-  private set(policy: IPolicy | null, trouble: Trouble | null): void {
-    const before = JSON.stringify([this.policy, this.trouble]);
+  private set(policy: IPolicy | null, trouble: Trouble | null, spooled = this.spooled): void {
+    const before = JSON.stringify([this.policy, this.trouble, this.spooled]);
     this.policy = policy;
     this.trouble = trouble;
-    if (JSON.stringify([policy, trouble]) !== before) {
+    this.spooled = spooled;
+    if (JSON.stringify([policy, trouble, spooled]) !== before) {
       this._changed.emit();
     }
   }

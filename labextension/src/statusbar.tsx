@@ -22,8 +22,7 @@ export class StatusItem extends ReactWidget {
     return (
       <UseSignal signal={this.recorder.changed}>
         {() => {
-          const { policy, trouble } = this.recorder;
-          const state = stateOf(policy, trouble, this.trans);
+          const state = stateOf(this.recorder, this.trans);
           return (
             <button type="button" title={state.detail} onClick={this.openPanel}>
               <span aria-hidden="true">{state.sign}</span> {state.text}

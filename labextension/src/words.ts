@@ -109,6 +109,12 @@ export function clockTime(time: string): string {
   return Number.isNaN(at.getTime()) ? time : at.toLocaleTimeString();
 }
 
+export interface IKnownState {
+  policy: IPolicy | null;
+  trouble: Trouble | null;
+  spooled: number;
+}
+
 export interface IState {
   sign: string;
   text: string;
@@ -116,7 +122,8 @@ export interface IState {
 }
 
 /** Whether anything is recorded, in short and in a sentence. */
-export function stateOf(policy: IPolicy | null, trouble: Trouble | null, trans: ITranslate): IState {
+export function stateOf(recorder: IKnownState, trans: ITranslate): IState {
+  const { policy, trouble, spooled } = recorder;
   if (trouble === 'refused') {
     return {
       sign: '?',
@@ -141,7 +148,9 @@ export function stateOf(policy: IPolicy | null, trouble: Trouble | null, trans: 
     ].join(' ');
     return {
       sign: troubled ? '!' : '●',
-      text: [trans.__('Recording'), delivered(policy, trans)].filter(part => part !== '').join(' · '),
+      text: [trans.__('Recording'), trans._n('%1 event', '%1 events', spooled, spooled), delivered(policy, trans)]
+        .filter(part => part !== '')
+        .join(' · '),
       detail
     };
   }
@@ -228,8 +237,8 @@ export function kept(policy: IPolicy, trans: ITranslate): string {
     return trans.__('Records stay on this server.');
   }
   return trans._n(
-    'Records stay on this server for %1 day at least; elsewhere as long as the site decides.',
-    'Records stay on this server for %1 days at least; elsewhere as long as the site decides.',
+    'Records stay on this server for at least %1 day; elsewhere as long as the site decides.',
+    'Records stay on this server for at least %1 days; elsewhere as long as the site decides.',
     days,
     days
   );
