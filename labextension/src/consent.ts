@@ -3,7 +3,6 @@
  */
 
 import { Dialog, showDialog, showErrorMessage } from '@jupyterlab/apputils';
-import type { IStateDB } from '@jupyterlab/statedb';
 import { Widget } from '@lumino/widgets';
 
 import { ApiError } from './api';
@@ -11,21 +10,24 @@ import type { IConsent } from './contract';
 import type { Recorder } from './recorder';
 import type { ITranslate } from './words';
 
-const DECLINED = 'exec-events:declined-version';
+const DECLINED = 'exec-events:declined:';
 
 export class Consent {
   constructor(
     private readonly recorder: Recorder,
     private readonly trans: ITranslate,
-    private readonly state: IStateDB | null
-  ) {}
+    baseUrl: string
+  ) {
+    // Two people's servers on one hub have one origin.
+    this.key = DECLINED + baseUrl;
+  }
 
   /** Ask, unless there is nothing to ask or this text was declined before. */
   async askOnce(): Promise<void> {
     const consent = this.recorder.policy?.consent;
     if (consent && !consent.given && this.asked !== consent.version) {
       this.asked = consent.version;
-      if ((await this.state?.fetch(DECLINED).catch(() => undefined)) !== consent.version) {
+      if (remembered(this.key) !== consent.version) {
         await this.ask();
       }
     }
@@ -51,7 +53,7 @@ export class Consent {
       if (result.button.accept) {
         await this.give(consent.version);
       } else {
-        await this.state?.save(DECLINED, consent.version).catch(() => undefined);
+        remember(this.key, consent.version);
       }
     } finally {
       this.isOpen = false;
@@ -79,8 +81,26 @@ export class Consent {
     await this.recorder.refresh();
   }
 
+  private readonly key: string;
   private asked: string | null = null;
   private isOpen = false;
+}
+
+/** Of this browser's memory; without one people are asked by each page. */
+function remembered(key: string): string | null {
+  try {
+    return window.localStorage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+function remember(key: string, value: string): void {
+  try {
+    window.localStorage.setItem(key, value);
+  } catch {
+    // As above.
+  }
 }
 
 function bodyOf(consent: IConsent, trans: ITranslate): Widget {

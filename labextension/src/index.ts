@@ -6,7 +6,6 @@ import { ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyte
 import { ICommandPalette } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
-import { IStateDB } from '@jupyterlab/statedb';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { Token } from '@lumino/coreutils';
@@ -98,19 +97,18 @@ const panel: JupyterFrontEndPlugin<void> = {
   description: 'The side panel, the item in the status bar, and the question for consent.',
   autoStart: true,
   requires: [IRecorder, INotebookTracker],
-  optional: [ITranslator, IStateDB, IStatusBar, ICommandPalette, ILayoutRestorer],
+  optional: [ITranslator, IStatusBar, ICommandPalette, ILayoutRestorer],
   activate: (
     app: JupyterFrontEnd,
     recorder: Recorder,
     tracker: INotebookTracker,
     translator: ITranslator | null,
-    state: IStateDB | null,
     statusBar: IStatusBar | null,
     palette: ICommandPalette | null,
     restorer: ILayoutRestorer | null
   ) => {
     const trans = (translator ?? nullTranslator).load(DOMAIN);
-    const consent = new Consent(recorder, trans, state);
+    const consent = new Consent(recorder, trans, app.serviceManager.serverSettings.baseUrl);
     const widget = new RecordPanel(recorder, consent, () => tracker.currentWidget, trans);
     widget.title.icon = recordIcon;
     const isThere = (): boolean => recorder.policy !== null || (recorder.trouble ?? 'absent') !== 'absent';
