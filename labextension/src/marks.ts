@@ -8,7 +8,7 @@ import type { ICellRecord, IPolicy } from './contract';
 export interface ICellState {
   /** The notebook shows that it was run. */
   executed: boolean;
-  /** It is being run from this page, or the server says so. */
+  /** It is being run, as this page or the server says, or was a moment ago, and its record is waited for. */
   running: boolean;
   /** The server was asked about it, and answered. */
   asked: boolean;
@@ -34,6 +34,9 @@ export function markOf(cell: ICellState, site: ISite): Mark | null {
     return null;
   }
   if (cell.running) {
+    if (site.trouble !== null) {
+      return { kind: 'unknown', reason: 'cannot-ask' };
+    }
     const reason = whyNothingIsRecorded(site.policy);
     return reason === null ? { kind: 'recording' } : { kind: 'unrecorded', reason };
   }

@@ -239,11 +239,11 @@ export class NotebookMarks implements IDisposable {
     if (model === undefined || !isCodeCellModel(model)) {
       return null;
     }
-    const { record, asked, pending, missing } = this.records.known(id);
+    const { record, asked, pending, expected, missing } = this.records.known(id);
     return markOf(
       {
         executed: model.executionCount !== null,
-        running: this.running.has(id) || pending,
+        running: this.running.has(id) || pending || expected,
         asked,
         missing,
         record

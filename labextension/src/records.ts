@@ -27,6 +27,8 @@ export interface IKnown {
   record: ICellRecord | null;
   asked: boolean;
   pending: boolean;
+  /** A run is over, and its record is waited for. */
+  expected: boolean;
   missing: boolean;
 }
 
@@ -56,6 +58,7 @@ export class Records {
       record: this.records.get(id) ?? null,
       asked: this.asked.has(id),
       pending: this.pending.has(id),
+      expected: this.expected.has(id),
       missing: this.missing.has(id)
     };
   }

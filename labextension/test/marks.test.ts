@@ -76,7 +76,9 @@ test('a cell without a record says why: no consent, no recorder, no record, or t
   assert.equal(reason({ ...CELL, running: true }, { ...POLICY, recording: false }), 'off');
 });
 
-test('a running cell is being recorded', () => {
+test('a running cell is being recorded, or nobody knows while the recorder does not answer', () => {
+  const running = { ...CELL, running: true };
+  assert.deepEqual(markOf(running, { ...SITE, trouble: 'unreachable' }), { kind: 'unknown', reason: 'cannot-ask' });
   assert.deepEqual(markOf({ ...CELL, running: true, record: RECORD }, SITE), { kind: 'recording' });
 });
 

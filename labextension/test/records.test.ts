@@ -149,7 +149,13 @@ test('a cell that is being run is asked about until its record is there', async 
   assert(requests.length < 12, String(requests.length));
   isOver = true;
   await clock.pass(20_000);
-  assert.deepEqual(records.known('a'), { record: record('e1'), asked: true, pending: false, missing: false });
+  assert.deepEqual(records.known('a'), {
+    record: record('e1'),
+    asked: true,
+    pending: false,
+    expected: false,
+    missing: false
+  });
   const before = requests.length;
   await clock.pass(60_000);
   assert.equal(requests.length, before);
@@ -167,8 +173,9 @@ test('a run that ended is waited for, and counts as missing when its record does
   assert.deepEqual(records.known('a').record?.executionId, 'e2');
   records.expect('a');
   await clock.pass(10_000);
-  assert(!records.known('a').missing);
+  assert(records.known('a').expected && !records.known('a').missing);
   await clock.pass(30_000);
+  assert(!records.known('a').expected);
   assert(records.known('a').missing);
   last = 'e3';
   records.want('a', 0);
