@@ -9,7 +9,7 @@ LAB_BUILT := exec_events/labextension/package.json
 LAB_SOURCES := $(wildcard labextension/*.json labextension/src/* labextension/style/* labextension/schema/*)
 LAB_LINKED := $(VENV)/share/jupyter/labextensions/exec-events
 
-.PHONY: help labextension demo screenshot test soak lint docs bench broker clean programs broker-programs
+.PHONY: help labextension labextension-if-possible demo screenshot test soak lint docs bench broker clean programs broker-programs
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
@@ -58,7 +58,12 @@ $(LAB_LINKED): | $(INSTALLED)
 
 labextension: $(LAB_BUILT) $(LAB_LINKED)  ## the JupyterLab extension, built, and linked into the environment
 
-demo: $(INSTALLED) labextension  ## record a notebook, verify it, and open JupyterLab (ONCE=1: stop at the end)
+# The demo is for machines without Node.js too.
+labextension-if-possible:
+	@if tools/install_system.sh node npm 2>/dev/null; then $(MAKE) --no-print-directory labextension; \
+		else echo "no Node.js 18 here: JupyterLab will show no marks"; fi
+
+demo: $(INSTALLED) labextension-if-possible  ## record a notebook, verify it, and open JupyterLab (ONCE=1: stop at the end)
 	ONCE="$(ONCE)" $(BIN)/python demo/demo.py
 
 screenshot: $(INSTALLED)  ## docs/images/dashboard.png, of a class that is made up

@@ -52,19 +52,16 @@ export function reportActions(app: JupyterFrontEnd, tracker: INotebookTracker, r
     }
   };
 
-  tracker.widgetAdded.connect((_, panel) => {
-    void panel.context.ready.then(() => {
-      if (panel.isDisposed) {
-        return;
-      }
+  const follow = (panel: NotebookPanel): void => {
+    if (!panel.isDisposed) {
       report(panel, 'opened');
       seen.set(panel, false);
       look();
       panel.model?.cells.changed.connect((_, change) => {
         if (change.type === 'add' || change.type === 'remove' || change.type === 'move') {
           const cells = change.type === 'remove' ? change.oldValues : change.newValues;
-          const action = change.type === 'add' ? 'added' : change.type === 'remove' ? 'removed' : 'moved';
-          report(panel, `cell_${action}`, cells.length === 1 ? cells[0]?.id : undefined);
+          const done = { add: 'cell_added', remove: 'cell_removed', move: 'cell_moved' } as const;
+          report(panel, done[change.type], cells.length === 1 ? cells[0]?.id : undefined);
         }
       });
       panel.context.saveState.connect((_, state) => {
@@ -72,7 +69,13 @@ export function reportActions(app: JupyterFrontEnd, tracker: INotebookTracker, r
           report(panel, 'saved');
         }
       });
-    });
+    }
+  };
+
+  tracker.widgetAdded.connect((_, panel) => {
+    void Promise.all([panel.context.ready, recorder.ready])
+      .then(() => follow(panel))
+      .catch(() => undefined); // JupyterLab says what is wrong with the file.
     panel.disposed.connect(() => {
       seen.delete(panel);
       report(panel, 'closed');

@@ -47,12 +47,14 @@ export class NotebookMarks implements IDisposable {
     panel.disposed.connect(this.dispose, this);
     NotebookActions.executionScheduled.connect(this.onScheduled, this);
     NotebookActions.executed.connect(this.onExecuted, this);
-    void panel.context.ready.then(() => {
-      if (!this.isDisposed) {
-        panel.model?.cells.changed.connect(this.onCells, this);
-        this.onCells();
-      }
-    });
+    void panel.context.ready
+      .then(() => {
+        if (!this.isDisposed) {
+          panel.model?.cells.changed.connect(this.onCells, this);
+          this.onCells();
+        }
+      })
+      .catch(() => undefined); // JupyterLab says what is wrong with the file.
   }
 
   get isDisposed(): boolean {

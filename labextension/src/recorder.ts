@@ -28,6 +28,9 @@ export class Recorder implements IDisposable, ISite {
       frequency: { interval: POLL_MS, backoff: 2, max: LAST_BACK_OFF_MS },
       standby: 'when-hidden'
     });
+    this.ready = new Promise(resolve => {
+      this.isReady = resolve;
+    });
     stream.connect(this.onEvent, this);
   }
 
@@ -37,6 +40,9 @@ export class Recorder implements IDisposable, ISite {
   spooled = 0;
   /** What is in the way of asking it. */
   trouble: Trouble | null = null;
+
+  /** There was an answer, or it is known why not. */
+  readonly ready: Promise<void>;
 
   /** The policy or the trouble is another one. */
   get changed(): ISignal<this, void> {
@@ -97,6 +103,7 @@ export class Recorder implements IDisposable, ISite {
     this.policy = policy;
     this.trouble = trouble;
     this.spooled = spooled;
+    this.isReady();
     if (JSON.stringify([policy, trouble, spooled]) !== before) {
       this._changed.emit();
     }
@@ -111,6 +118,7 @@ export class Recorder implements IDisposable, ISite {
   }
 
   private readonly poll: Poll;
+  private isReady: () => void = () => undefined;
   private readonly _changed = new Signal<this, void>(this);
   private readonly _recorded = new Signal<this, string | null>(this);
   private _isDisposed = false;

@@ -230,15 +230,15 @@ export function notCollected(policy: IPolicy, trans: ITranslate): string[] {
   return said;
 }
 
-/** How long records stay, and where they go. */
+/** How long records stay. */
 export function kept(policy: IPolicy, trans: ITranslate): string {
   const days = policy.retentionDays;
-  if (days === 0) {
+  if (days === 0 || policy.sinks.length === 0) {
     return trans.__('Records stay on this server.');
   }
   return trans._n(
-    'Records stay on this server for at least %1 day; elsewhere as long as the site decides.',
-    'Records stay on this server for at least %1 days; elsewhere as long as the site decides.',
+    'Records stay on this server for about %1 day after their delivery; elsewhere as long as the site decides.',
+    'Records stay on this server for about %1 days after their delivery; elsewhere as long as the site decides.',
     days,
     days
   );
