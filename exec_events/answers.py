@@ -18,6 +18,9 @@ from .privacy import Pseudonyms
 from .recorder import Recorder
 from .watch.execution import Identity
 
+# So long an answer waits for what was recorded before the question to be on disk.
+WRITTEN_SECONDS = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -70,6 +73,7 @@ class Answers:
         self._state = state
         self._runs = CellRuns(folder, hasher)
         self._deciding = asyncio.Lock()
+        self._looking = asyncio.Lock()
         self._verifying = asyncio.Lock()
 
     def policy(self, who: Identity) -> dict[str, Any]:
@@ -131,13 +135,16 @@ class Answers:
         """`POST cells`: the last run of each cell, and which run now."""
         subject, notebook = self._recorder.subject(who), self._pseudonyms.notebook(path.lstrip("/"))
         pending = self._recorder.running(subject, notebook)
-        found = await asyncio.to_thread(self._runs.last, subject, notebook, cells)
+        await self._recorder.written(WRITTEN_SECONDS)
+        async with self._looking:  # who waits for the first look takes no thread from others
+            found = await asyncio.to_thread(self._runs.last, subject, notebook, cells)
         return {"cells": found, "pending": [cell.id for cell in cells if cell.id in pending]}
 
     async def events(self, who: Identity, limit: int) -> dict[str, Any]:
         """`GET events`: this person's, the newest first."""
         from .own_events import own_events
 
+        await self._recorder.written(WRITTEN_SECONDS)
         return {"events": await asyncio.to_thread(own_events, self._folder, self._recorder.subject(who), limit)}
 
     async def verify(self, notebook: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,13 +44,12 @@ class Run(NamedTuple):
 
 
 class CellRuns:
-    """The runs in one spool's folder. Every method blocks, and may be called from any thread."""
+    """The runs in one spool's folder; it blocks, and is for one thread at a time."""
 
     def __init__(self, folder: Path, hasher: Hasher, limit: int = RUNS_KEPT) -> None:
         self._tail = SpoolTail(folder)
         self._hasher = hasher
         self._limit = limit
-        self._lock = threading.Lock()
         # By subject, notebook and cell, or hash of the code; the longest not run is forgotten first.
         self._of_cell: OrderedDict[tuple[str, str, str], Run] = OrderedDict()
         self._of_code: OrderedDict[tuple[str, str, str], Run] = OrderedDict()
@@ -63,21 +61,20 @@ class CellRuns:
         Where a notebook keeps no ids its cells have new ones each time it is opened: a cell that no run names is found
         by its code (``by_code``), if that was last run in a cell that is not there any more.
         """
-        with self._lock:
-            self._refresh()
-            found, ids, taken = {}, {cell.id for cell in cells}, set()
-            for cell in cells:
-                code_hash = self._hasher.code(cell.source)
-                run = self._of_cell.get((subject, notebook, cell.id))
-                if run is not None:
-                    found[cell.id] = {**run.shown, "edited": self._edited(run, code_hash), "by_code": False}
-                    continue
-                run = self._of_code.get((subject, notebook, code_hash))
-                if run is None or run.cell_id in ids or run.cell_id in taken or not cell.source.strip():
-                    continue
-                taken.add(run.cell_id)
-                found[cell.id] = {**run.shown, "edited": False, "by_code": True}
-            return found
+        self._refresh()
+        found, ids, taken = {}, {cell.id for cell in cells}, set()
+        for cell in cells:
+            code_hash = self._hasher.code(cell.source)
+            run = self._of_cell.get((subject, notebook, cell.id))
+            if run is not None:
+                found[cell.id] = {**run.shown, "edited": self._edited(run, code_hash), "by_code": False}
+                continue
+            run = self._of_code.get((subject, notebook, code_hash))
+            if run is None or run.cell_id in ids or run.cell_id in taken or not cell.source.strip():
+                continue
+            taken.add(run.cell_id)
+            found[cell.id] = {**run.shown, "edited": False, "by_code": True}
+        return found
 
     def _edited(self, run: Run, code_hash: str) -> bool | None:
         recorded = run.shown["code_hash"]

@@ -136,7 +136,11 @@ class Consents:
 
     def give(self, subject: str, draft: Path) -> None:
         """From now on what ``subject`` runs may be recorded. Raises OSError."""
-        draft.replace(self.path(subject))
+        try:
+            draft.replace(self.path(subject))
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         self._withdrawn.discard(subject)
 
     def withdraw(self, subject: str) -> None:

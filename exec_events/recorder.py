@@ -8,6 +8,7 @@ waits for the disk, but for in-process requests in required mode.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import secrets
 import time
@@ -77,11 +78,12 @@ class Recorder:
         self._spool = spool
         self._log = log
         self.permissions = permissions or Everybody()
+        self._asks = permissions is not None
         self._taps = KernelTaps(manager, self, log)
         self._in_process: InProcessTap | None = None
         self._notebooks: dict[str, str] = {}
         self._early: list[Callable[[], None]] | None = []
-        self._hashing: set[asyncio.Future[Any]] = set()
+        self._hashing: dict[asyncio.Future[Any], Execution] = {}
 
     # Start and stop, called by the extension.
 
@@ -136,6 +138,11 @@ class Recorder:
         """How many executions are under way."""
         return sum(len(tap.watch.pending) for tap in self._taps.taps.values())
 
+    async def written(self, timeout: float) -> None:
+        """Wait, within bounds, until what was recorded so far is on disk."""
+        with contextlib.suppress(SpoolError, TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(self._spool.flush()), timeout)
+
     def session_named(self, kernel_id: str, path: str) -> None:
         """A session says which notebook a kernel serves."""
         self._notebooks[kernel_id] = path
@@ -154,12 +161,12 @@ class Recorder:
             if watch.notebook is None:
                 watch.notebook = self._notebooks.get(watch.kernel_id)
             self._taps.hurry()
-            subject = self._describer.subject(execution.request.identity or watch.owner)
-            if not self.permissions.covers(subject, rfc3339(execution.request.received_us)):
+            request = execution.request
+            if self._asks and not self._agreed(request.identity or watch.owner, request.received_us):
                 execution.unrecorded = True
                 return
             execution.base = self._describer.begun(watch, execution, now_us())
-            execution.chain = chain_of(self.recorder_id, subject)
+            execution.chain = chain_of(self.recorder_id, execution.base["subject"])
             if not self.settings.required or execution.request.client == "direct":
                 self._spool.begin(execution.execution_id, orjson.dumps(execution.base))
         except Exception:
@@ -178,8 +185,8 @@ class Recorder:
         execution.raw, execution.outputs = [], Outputs(limit=0)
         execution.outputs.overflow = True
         future = asyncio.get_running_loop().run_in_executor(None, self._describe, watch, large, status, at)
-        self._hashing.add(future)
-        future.add_done_callback(functools.partial(self._hashed, execution))
+        self._hashing[future] = execution
+        future.add_done_callback(self._hashed)
 
     def _finish(self, watch: KernelWatch, execution: Execution, status: Status, at: int) -> None:
         try:
@@ -189,8 +196,8 @@ class Recorder:
             return
         self._finished(execution, *described)
 
-    def _hashed(self, execution: Execution, future: asyncio.Future[Any]) -> None:
-        self._hashing.discard(future)
+    def _hashed(self, future: asyncio.Future[Any]) -> None:
+        execution = self._hashing.pop(future)
         if not self._may_record(execution):  # withdrawn meanwhile
             return
         try:
@@ -248,18 +255,16 @@ class Recorder:
     def withdrew(self, identity: Identity, text: ConsentText) -> None:
         """Drop what runs of somebody who is to be recorded no more, and seal that as their chain's last word."""
         subject = self._describer.subject(identity)
-        for tap in self._taps.taps.values():
-            for execution in tap.watch.pending.values():
-                if execution.base.get("subject") == subject:
-                    self._drop(execution)
+        for execution in self._under_way():
+            if execution.base.get("subject") == subject:
+                self._drop(execution)
         self._of_subject("consent", self._describer.consent(identity, "withdrawn", text, now_us()))
 
     def running(self, subject: str, notebook: str) -> set[str]:
         """The cells of a notebook that are being executed for ``subject`` and recorded (both as events name them)."""
-        about = (execution.base for tap in self._taps.taps.values() for execution in tap.watch.pending.values())
         return {
             base["cell_id"]
-            for base in about
+            for base in (execution.base for execution in self._under_way())
             if base.get("subject") == subject and base.get("notebook") == notebook and "cell_id" in base
         }
 
@@ -270,16 +275,22 @@ class Recorder:
         except Exception:
             self.trouble("a browser's event")
 
+    def _under_way(self) -> list[Execution]:
+        pending = [execution for tap in self._taps.taps.values() for execution in tap.watch.pending.values()]
+        return [*pending, *self._hashing.values()]
+
     def _of_subject(self, name: str, data: dict[str, Any]) -> None:
         self._send(name, data, chain_of(self.recorder_id, data["subject"]))
 
+    def _agreed(self, identity: Identity, at: int) -> bool:
+        return self.permissions.covers(self._describer.subject(identity), rfc3339(at))
+
     def _may_record(self, execution: Execution) -> bool:
         """Whether its subject had agreed when it was requested, and has not withdrawn since; if not, it is dropped."""
-        base = execution.base
-        if not execution.unrecorded and not self.permissions.covers(
-            base.get("subject", ""), base.get("requested_at", "")
-        ):
-            self._drop(execution)
+        if self._asks and not execution.unrecorded:
+            subject, at = execution.base.get("subject", ""), execution.base.get("requested_at", "")
+            if not self.permissions.covers(subject, at):
+                self._drop(execution)
         return not execution.unrecorded
 
     def _drop(self, execution: Execution) -> None:
@@ -322,8 +333,7 @@ class Recorder:
         """Something became of a kernel."""
         if action == "shut_down":
             self._notebooks.pop(watch.kernel_id, None)
-        subject = self._describer.subject(identity or watch.owner)
-        if not self.permissions.covers(subject, rfc3339(now_us())):
+        if self._asks and not self._agreed(identity or watch.owner, now_us()):
             return
         try:
             data = self._describer.lifecycle(watch, action, cause, identity, now_us())

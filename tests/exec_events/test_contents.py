@@ -12,7 +12,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +25,10 @@ from exec_events.hashing import Hasher, commit
 from exec_events.seal import Content
 from exec_events.spool import Spool
 from exec_events.testing import NotebookClient, RunningServer, records
+from people import TWO, Person
 
 LOG = logging.getLogger("test")
 HASHER = Hasher(None)
-
-# Two people on one server, each with a token of their own.
-TWO = """
-from jupyter_server.auth import IdentityProvider, User
-
-class Two(IdentityProvider):
-    async def get_user_token(self, handler):
-        name = {"token-of-ana": "ana", "token-of-ben": "ben"}.get(self.get_token(handler))
-        return User(name) if name else await super().get_user_token(handler)
-
-c.ServerApp.identity_provider_class = Two
-"""
-
-
-@dataclass
-class Person:
-    """Where to connect to as somebody."""
-
-    url: str
-    token: str
 
 
 @pytest.fixture(scope="module")
