@@ -4,8 +4,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 KAFKA_JARS := .kafka/libs/.pom.sha256
 NODE_MODULES := tools/node/node_modules/.installed
+LAB_MODULES := labextension/node_modules/.installed
+LAB_BUILT := exec_events/labextension/package.json
+LAB_SOURCES := $(wildcard labextension/*.json labextension/src/* labextension/style/* labextension/schema/*)
+LAB_LINKED := $(VENV)/share/jupyter/labextensions/exec-events
 
-.PHONY: help demo screenshot test soak lint docs bench broker clean programs broker-programs
+.PHONY: help labextension labextension-if-possible demo screenshot test soak lint docs bench broker clean programs broker-programs
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
@@ -37,14 +41,36 @@ $(NODE_MODULES): tools/node/package.json tools/node/package-lock.json | programs
 	@cd tools/node && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-demo: $(INSTALLED)  ## record a notebook, verify it, and open JupyterLab (ONCE=1: stop at the end)
+$(LAB_MODULES): labextension/package.json labextension/package-lock.json
+	@tools/install_system.sh node npm
+	@echo "fetching what the JupyterLab extension is built with (once)"
+	@cd labextension && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(LAB_BUILT): $(LAB_MODULES) $(LAB_SOURCES)
+	@cd labextension && npm run --silent build
+	@touch $@
+
+# An editable install brings no extension: JupyterLab is shown where the built one is.
+$(LAB_LINKED): | $(INSTALLED)
+	@mkdir -p $(@D)
+	@ln -sfn "$(CURDIR)/$(dir $(LAB_BUILT))" $@
+
+labextension: $(LAB_BUILT) $(LAB_LINKED)  ## the JupyterLab extension, built, and linked into the environment
+
+# The demo is for machines without Node.js too.
+labextension-if-possible:
+	@if tools/install_system.sh node npm 2>/dev/null; then $(MAKE) --no-print-directory labextension; \
+		else echo "no Node.js 18 here: JupyterLab will show no marks"; fi
+
+demo: $(INSTALLED) labextension-if-possible  ## record a notebook, verify it, and open JupyterLab (ONCE=1: stop at the end)
 	ONCE="$(ONCE)" $(BIN)/python demo/demo.py
 
 screenshot: $(INSTALLED)  ## docs/images/dashboard.png, of a class that is made up
 	@tools/install_system.sh chromium
 	$(BIN)/python tools/screenshot.py
 
-test: $(INSTALLED) programs $(KAFKA_JARS) $(NODE_MODULES)  ## every test
+test: $(INSTALLED) programs $(KAFKA_JARS) $(NODE_MODULES) labextension  ## every test
 	$(BIN)/python -m pytest -m "not soak" $(ARGS)
 
 soak: $(INSTALLED) programs $(KAFKA_JARS) $(NODE_MODULES)  ## the long runs: kills by the dozen, executions by the thousand
@@ -68,4 +94,4 @@ broker: $(INSTALLED)  ## Apache Kafka on 127.0.0.1 until Ctrl-C (NODES=3: three 
 	@$(BIN)/python -m tools.kafka_broker --nodes $(or $(NODES),1) $(ARGS)
 
 clean:  ## remove what was built
-	rm -rf $(VENV) .demo .kafka tools/node/node_modules dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .kafka tools/node/node_modules labextension/node_modules labextension/lib exec_events/labextension dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,6 +26,7 @@ FAMILIES = {
     "spool": ("producer", "measure_spool"),
     "emit": ("producer", "measure_emit"),
     "verify": ("verify", "measure"),
+    "lab-page": ("lab_page", "measure"),
     "kafka-rate": ("kafka_rate", "measure"),
     "kafka-visible": ("kafka_visible", "measure"),
     "kafka-away": ("kafka_away", "measure"),

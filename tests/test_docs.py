@@ -262,10 +262,11 @@ def test_no_registry_and_no_path_of_one_machine_is_named() -> None:
         "consumers",
         "tools",
         "docker",
+        "labextension",
     )
     files = [path for folder in folders for path in (REPOSITORY / folder).rglob("*") if path.is_file()]
     files += [*REPOSITORY.glob("*.md"), *(REPOSITORY / name for name in TOP_LEVEL)]
-    built = {"_build", "__pycache__", "node_modules"}
+    built = {"_build", "__pycache__", "node_modules", "build", "lib"}
     found = [
         (path.relative_to(REPOSITORY).as_posix(), match[0])
         for path in files

@@ -42,7 +42,7 @@ class ServerStartError(RuntimeError):
 
 class RunningServer:
     """
-    A ``jupyter server`` (or ``jupyter lab``) on 127.0.0.1 with folders and a token of its own.
+    A ``jupyter server`` (or ``jupyter lab``, ``jupyter notebook``) on 127.0.0.1 with folders and a token of its own.
 
     ``with`` or ``async with`` starts it, waits until it answers, and stops it. Of the installed server
     extensions only those named are loaded: exec_events unless ``recorder`` is False, and what
@@ -57,7 +57,7 @@ class RunningServer:
         directory: Path | None = None,
         *,
         recorder: bool = True,
-        application: Literal["server", "lab"] = "server",
+        application: Literal["server", "lab", "notebook"] = "server",
         extensions: Mapping[str, bool] | None = None,
         config: str = "",
         env: Mapping[str, str] | None = None,
@@ -73,7 +73,8 @@ class RunningServer:
         self.token = token or secrets.token_urlsafe(24)
         self.url = ""
         self._application = application
-        own = {"exec_events": recorder, "jupyterlab": application == "lab"}
+        pages = {"jupyterlab": application == "lab", "notebook": application == "notebook"}
+        own = {"exec_events": recorder, **pages}
         self._extensions = {**_installed_extensions_off(), **own, **(extensions or {})}
         self._config = config
         self._env = dict(env or {})
@@ -126,7 +127,7 @@ class RunningServer:
         for folder in (self.data_dir, self.runtime_dir, self.config_dir, self.root_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self._write_configuration()
-        module = {"server": "jupyter_server", "lab": "jupyterlab"}[self._application]
+        module = {"server": "jupyter_server", "lab": "jupyterlab", "notebook": "notebook"}[self._application]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, f"--ServerApp.jpserver_extensions={self._extensions!r}"],
@@ -218,7 +219,7 @@ class RunningServer:
             "",
         ]
         _write_private(self.config_dir / "jupyter_server_config.py", "\n".join(lines))
-        if self._application == "lab":
+        if self._application != "server":
             quiet = (
                 "c.LabApp.news_url = None\n"
                 "c.LabApp.check_for_updates_class = 'jupyterlab.handlers.announcements.NeverCheckForUpdate'\n"
@@ -227,6 +228,8 @@ class RunningServer:
             (self.config_dir / "labconfig").mkdir(exist_ok=True)
             page = {"disabledExtensions": dict.fromkeys(LAB_EXTENSIONS_OFF, True)}
             _write_private(self.config_dir / "labconfig" / "page_config.json", json.dumps(page))
+            settings = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+            _write_private(self.config_dir / "labconfig" / "default_setting_overrides.json", json.dumps(settings))
 
     def _wait_until_it_answers(self, deadline: float) -> None:
         info_file = self.runtime_dir / f"jpserver-{self.pid}.json"

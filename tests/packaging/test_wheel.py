@@ -32,6 +32,7 @@ pytestmark = pytest.mark.timeout(300)
 REPOSITORY = Path(__file__).parents[2]
 BUILD_SECONDS = 120
 INSTALL_SECONDS = 240
+LAB_EXTENSION = "share/jupyter/labextensions/exec-events"
 EXTENSION_CONFIGURATION = "etc/jupyter/jupyter_server_config.d/exec_events.json"
 # What no verb may need: it comes with the extra `schemas`, or is for developers.
 OPTIONAL = ("kafka", "datamodel_code_generator", "jsonsubschema", "pytest", "sphinx", "jupyterlab", "hypothesis")
@@ -147,10 +148,14 @@ def test_top_level_names_are_exactly_ours(wheel: Path) -> None:
     assert top - beside == {"exec_events", "exec_events_consumers", "exec_events_schemas"}
 
 
-def test_shared_data_is_one_file(names: list[str]) -> None:
-    """Outside its packages the wheel installs one file: the one that enables the server extension."""
+def test_shared_data_is_what_enables_it_and_the_lab_extension(names: list[str]) -> None:
+    """Outside its packages the wheel installs the file that enables the server extension, and the built JupyterLab extension."""
     data = [name.partition(".data/data/")[2] for name in names if ".data/" in name]
-    assert data == [EXTENSION_CONFIGURATION]
+    front_end = [name for name in data if name.startswith(f"{LAB_EXTENSION}/")]
+    assert [name for name in data if name not in front_end] == [EXTENSION_CONFIGURATION]
+    assert {f"{LAB_EXTENSION}/{name}" for name in ("package.json", "install.json")} <= set(front_end)
+    assert any(name.startswith(f"{LAB_EXTENSION}/static/remoteEntry.") for name in front_end)
+    assert [name for name in names if name.startswith("exec_events/labextension/")] == []
 
 
 def test_holds_no_tests_docs_or_benchmarks(names: list[str]) -> None:
