@@ -148,7 +148,7 @@ def test_the_hub_says_who_may_see_it(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["", "person", "notebook", "cohort", "integrity", "live", "static/dashboard.js", "nowhere"]
+    "path", ["", "person", "notebook", "cohort", "integrity", "metrics", "live", "static/dashboard.js", "nowhere"]
 )
 def test_nobody_gets_past_the_hub(site: Site, path: str) -> None:
     """Each route, also beside the proxy, sends whoever has no session to the Hub, whatever they bring."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +14,7 @@ from .options import clean_end, store_option
 
 if TYPE_CHECKING:
     from exec_events_consumers.dashboard.serve import Place
+    from exec_events_consumers.dashboard.watching import Watching
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,9 +63,31 @@ def place(host: str, port: int, token_file: Path | None, hosts: tuple[str, ...])
 @click.option(
     "--from", "source", metavar="SPOOL", help="The spool the tables are made from: then the page says what is left."
 )
+@click.option(
+    "--server-key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="EXEC_EVENTS_SERVER_KEY_FILE",
+    show_envvar=True,
+    help="As a Hub's service: the key of the labels that the Hub gives its servers. Then it is an alarm when a server "
+    "runs and its recorder is silent.",
+)
+@click.option(
+    "--heartbeat-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="How often the site has set its recorders to speak; three times that is silence.",
+)
 @place_options
 def dashboard(
-    store: str | None, source: str | None, host: str, port: int, token_file: Path | None, hosts: tuple[str, ...]
+    store: str | None,
+    source: str | None,
+    server_key_file: Path | None,
+    heartbeat_seconds: float,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    hosts: tuple[str, ...],
 ) -> None:
     """
     Serve pages of the tables that `aggregate` keeps: now, people, notebooks, cohorts, integrity.
@@ -92,9 +117,26 @@ def dashboard(
             folder = default_spool()
         try:
             waiting = (lambda: None) if folder is None else waiting_in_spool(engine, folder)
-            serve(engine, place(host, port, token_file, hosts), waiting, _say)
+            with _watching(server_key_file, heartbeat_seconds) as watching:
+                serve(engine, place(host, port, token_file, hosts), waiting, _say, watching=watching)
         finally:
             engine.dispose()
+
+
+@contextmanager
+def _watching(key_file: Path | None, heartbeat_seconds: float) -> Iterator[Watching]:
+    """Who says which servers run: the Hub, where there is a key, or nobody."""
+    from exec_events_consumers.dashboard.watching import Watching
+
+    interval = timedelta(seconds=heartbeat_seconds)
+    if key_file is None:
+        yield Watching(interval=interval)
+        return
+    from exec_events_consumers.dashboard.hub_servers import HubServers, ask_the_hub
+    from exec_events_schemas.server_label import label_key
+
+    with HubServers(ask_the_hub(), label_key(key_file)) as hub:
+        yield Watching(hub.watched, interval)
 
 
 def _say(url: str) -> None:

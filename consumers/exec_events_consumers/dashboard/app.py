@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from . import queries
+from . import metrics, queries
 from .access import Access, Guard
 from .chart_data import chart_data, drawn_anew
 from .live import Live
@@ -29,18 +29,21 @@ from .now_page import Sums, Waiting, integrity_page, now_page, sums_of
 from .page import Column, Page, Row, shown
 from .people_pages import NoSuchPage, cohort_page, cohorts_page, notebook_page, people_page, person_page
 from .span import EVER, OFFERED, BadSpan, Span, span_of
+from .watching import Watching, alarms_of
 
 HERE = Path(__file__).parent
 Maker = Callable[[Connection, Span, Request], Page]
 T = TypeVar("T")
 FORMATS = ("html", "json", "csv")
+UNREADABLE = "the tables cannot be read at the moment: is `exec-events aggregate` new enough?"
 
 
 class Dashboard:
     """
     The pages of one store.
 
-    ``waiting`` says how many records the aggregate has not taken yet, ``clock`` what time it is.
+    ``waiting`` says how many records the aggregate has not taken yet, ``clock`` what time it is, and ``watching``
+    which servers run.
     """
 
     def __init__(
@@ -48,10 +51,12 @@ class Dashboard:
         engine: Engine,
         waiting: Waiting = lambda: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        watching: Watching = Watching(),  # noqa: B008 - frozen
     ) -> None:
         self._engine = engine
         self._waiting = waiting
         self._clock = clock
+        self._watching = watching
         self._templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=True,
@@ -73,7 +78,8 @@ class Dashboard:
             self._page("/person", _person),
             self._page("/notebook", _notebook),
             self._page("/cohort", self._cohort),
-            self._page("/integrity", lambda connection, span, request: integrity_page(connection, span)),
+            self._page("/integrity", self._integrity),
+            Route("/metrics", self._metrics),
             Route("/live", self._live_figures),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ]
@@ -94,7 +100,7 @@ class Dashboard:
             except NoSuchPage as error:
                 return _refused(str(error), 404)
             except SQLAlchemyError:
-                return _refused("the tables cannot be read at the moment: is `exec-events aggregate` new enough?", 503)
+                return _refused(UNREADABLE, 503)
 
         return Route(path, answer)
 
@@ -131,7 +137,21 @@ class Dashboard:
     def _now(self, connection: Connection, span: Span) -> Page:
         make = self._made(lambda own: sums_of(own, span))
         sums = self._sums.get((span.since, span.until), queries.change(connection), make)
-        return now_page(connection, span, sums, self._waiting)
+        return now_page(connection, span, sums, self._waiting, alarms_of(connection, self._watching, span.now))
+
+    def _integrity(self, connection: Connection, span: Span, request: Request) -> Page:
+        return integrity_page(connection, span, alarms_of(connection, self._watching, span.now))
+
+    def _metrics(self, request: Request) -> Response:
+        now = self._clock()
+        try:
+            with self._engine.connect() as connection:
+                alarms = alarms_of(connection, self._watching, now)
+                dead = queries.dead_letter_count(connection)
+                text = metrics.exposition(connection, alarms, self._waiting(), dead, now)
+        except SQLAlchemyError:
+            return _refused(UNREADABLE, 503)
+        return Response(text, media_type=metrics.CONTENT_TYPE)
 
     def _made(self, make: Callable[[Connection], T]) -> Callable[[], T]:
         """Made on a connection of its own: whoever asked for it may be gone by then."""
@@ -152,6 +172,7 @@ class Dashboard:
         rows = self._templates.get_template("rows.html")
         message = {
             "facts": {fact.id: fact.text for fact in page.facts},
+            "alarms": [fact.id for fact in page.facts if fact.is_alarm],
             "tables": {table.id: rows.render(table=table) for table in page.tables},
             "charts": drawn_anew(page),
         }

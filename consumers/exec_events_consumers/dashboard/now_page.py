@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from . import queries
 from .page import Chart, Column, Fact, Page, Row, Table
 from .span import Span, bucket_of, microseconds
+from .watching import Alarms, facts_of, recorder_rows, table_of
 
 # How many records the aggregate has not taken yet, where somebody knows.
 Waiting = Callable[[], int | None]
@@ -42,7 +43,7 @@ def sums_of(connection: Connection, span: Span) -> Sums:
     return Sums(queries.counts(connection, span), activity, queries.people(connection, span))
 
 
-def now_page(connection: Connection, span: Span, sums: Sums, waiting: Waiting) -> Page:
+def now_page(connection: Connection, span: Span, sums: Sums, waiting: Waiting, alarms: Alarms) -> Page:
     """Who runs what at the moment, how it goes, and whether these figures keep up."""
     ran = sums.ran
     newest = queries.newest(connection)
@@ -57,6 +58,7 @@ def now_page(connection: Connection, span: Span, sums: Sums, waiting: Waiting) -
         Fact("open-kernels", "Open kernels", queries.open_kernels(connection)),
         Fact("waiting", "Records not counted yet", waiting()),
         Fact("age", "Newest event, ago", age, "seconds"),
+        *facts_of(alarms),
     ]
     latest = Table(
         "latest",
@@ -83,11 +85,10 @@ def now_page(connection: Connection, span: Span, sums: Sums, waiting: Waiting) -
     return Page("now", "Now", facts, [sums.activity, latest, people], [Chart("activity", "Runs and errors")])
 
 
-def integrity_page(connection: Connection, span: Span) -> Page:
+def integrity_page(connection: Connection, span: Span, alarms: Alarms) -> Page:
     """Whether the record is whole, as far as the aggregate has read it; of all time."""
     sums = queries.chain_sums(connection)
     dead = queries.dead_letter_count(connection)
-    recorders = queries.all_recorders(connection)
     facts = [
         Fact("chains", "Chains", sums["chains"]),
         Fact("records", "Records", sums["records"]),
@@ -95,8 +96,10 @@ def integrity_page(connection: Connection, span: Span) -> Page:
         Fact("forks", "Forks", sums["forks"], is_alarm=sums["forks"] > 0),
         Fact("duplicates", "Duplicates (no fault)", sums["duplicates"]),
         Fact("dead-letters", "Dead letters", dead, is_alarm=dead > 0),
+        *facts_of(alarms),
     ]
     tables = [
+        table_of(alarms),
         Table(
             "chains",
             "Chains, those with forks and gaps first",
@@ -133,6 +136,7 @@ def integrity_page(connection: Connection, span: Span) -> Page:
             "Recorders",
             (
                 Column("recorder_id", "Recorder", "text"),
+                Column("state", "Now", "text"),
                 Column("started_at", "Started (UTC)", "time"),
                 Column("last_at", "Last word (UTC)", "time"),
                 Column("ended_at", "Ended (UTC)", "time"),
@@ -140,7 +144,7 @@ def integrity_page(connection: Connection, span: Span) -> Page:
                 Column("executions", "Executions"),
                 Column("lost", "Lost"),
             ),
-            recorders,
+            recorder_rows(connection, span.now),
             "None has said anything yet.",
         ),
         Table(

@@ -21,6 +21,7 @@ from .access import TokenAccess, keep_token, kept_token, new_token
 from .app import Dashboard, application
 from .backlog import records_waiting
 from .now_page import Waiting
+from .watching import Watching
 
 _QUICKLY_SECONDS = 1
 
@@ -93,13 +94,14 @@ def serve(
     waiting: Waiting,
     say: Callable[[str], None],
     on_server: Callable[[Server], None] = lambda server: None,
+    watching: Watching = Watching(),  # noqa: B008 - frozen
 ) -> None:
     """
     Answer until SIGINT or SIGTERM, or until the Server that ``on_server`` is given has ``should_exit`` set.
 
     ``say`` is given the URL. Raises ConsumerError.
     """
-    dashboard = Dashboard(engine, waiting)
+    dashboard = Dashboard(engine, waiting, watching=watching)
     if hub.is_service():
         host, port, prefix = hub.service_address()
         app = application(dashboard, hub.HubAccess(prefix), None, prefix)
