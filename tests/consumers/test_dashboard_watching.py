@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from starlette.applications import Starlette
 
 from exec_events_consumers.dashboard.app import Dashboard
+from exec_events_consumers.dashboard.outside import Outside
 from exec_events_consumers.dashboard.serve import reading_engine
 from exec_events_consumers.dashboard.silence import RunningServer, Watched
 from exec_events_consumers.dashboard.watching import Watching
@@ -66,7 +67,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 def asked(engine: Engine, watched: Watched, *paths: str) -> list[httpx.Response]:
     """The answers an hour into the day."""
     watching = Watching(lambda: watched, timedelta(minutes=1))
-    app = Starlette(routes=Dashboard(engine, clock=lambda: moment(60), watching=watching).routes)
+    app = Starlette(routes=Dashboard(engine, Outside(watching=watching), lambda: moment(60)).routes)
 
     async def ask() -> list[httpx.Response]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://here") as client:

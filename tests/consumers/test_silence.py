@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exec_events_consumers.dashboard.hub_servers import BELIEVED_SECONDS, HubServers, running_servers
+from exec_events_consumers.dashboard.hub_servers import HubServers, running_servers
 from exec_events_consumers.dashboard.silence import INTERVALS, RunningServer, Word, silences, state_of
 from exec_events_schemas.errors import LabelKeyError
 from exec_events_schemas.server_label import label_key, server_label
@@ -173,7 +173,7 @@ def test_a_hub_that_does_not_answer_raises_no_alarm() -> None:
             raise answers[0]
         return answers[0](path)
 
-    hub = HubServers(ask, KEY, lambda: at)
+    hub = HubServers(ask, KEY, 180, lambda: at)
     assert hub.watched().servers is None
     assert hub.look()
     assert len(hub.watched().servers or ()) == 1
@@ -186,7 +186,7 @@ def test_a_hub_that_does_not_answer_raises_no_alarm() -> None:
         assert not hub.look()
         assert words in hub.watched().problem
         assert len(hub.watched().servers or ()) == 1
-    at += BELIEVED_SECONDS + 1
+    at += 181
     assert hub.watched().servers is None
     answers[0] = pages({"name": "ada"})
     assert not hub.look()

@@ -25,11 +25,12 @@ from .access import Access, Guard
 from .chart_data import chart_data, drawn_anew
 from .live import Live
 from .memo import Memo
-from .now_page import Sums, Waiting, integrity_page, now_page, sums_of
+from .now_page import Sums, integrity_page, now_page, sums_of
+from .outside import Outside
 from .page import Column, Page, Row, shown
 from .people_pages import NoSuchPage, cohort_page, cohorts_page, notebook_page, people_page, person_page
 from .span import EVER, OFFERED, BadSpan, Span, span_of
-from .watching import Watching, alarms_of
+from .watching import Alarms, alarms_of
 
 HERE = Path(__file__).parent
 Maker = Callable[[Connection, Span, Request], Page]
@@ -42,21 +43,18 @@ class Dashboard:
     """
     The pages of one store.
 
-    ``waiting`` says how many records the aggregate has not taken yet, ``clock`` what time it is, and ``watching``
-    which servers run.
+    ``outside`` says what the tables do not know, ``clock`` what time it is.
     """
 
     def __init__(
         self,
         engine: Engine,
-        waiting: Waiting = lambda: None,
+        outside: Outside = Outside(),  # noqa: B008 - frozen
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        watching: Watching = Watching(),  # noqa: B008 - frozen
     ) -> None:
         self._engine = engine
-        self._waiting = waiting
+        self._outside = outside
         self._clock = clock
-        self._watching = watching
         self._templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=True,
@@ -137,18 +135,23 @@ class Dashboard:
     def _now(self, connection: Connection, span: Span) -> Page:
         make = self._made(lambda own: sums_of(own, span))
         sums = self._sums.get((span.since, span.until), queries.change(connection), make)
-        return now_page(connection, span, sums, self._waiting, alarms_of(connection, self._watching, span.now))
+        return now_page(connection, span, sums, self._outside.waiting(), self._alarms(connection, span.now))
 
     def _integrity(self, connection: Connection, span: Span, request: Request) -> Page:
-        return integrity_page(connection, span, alarms_of(connection, self._watching, span.now))
+        return integrity_page(connection, span, self._letters(connection), self._alarms(connection, span.now))
+
+    def _alarms(self, connection: Connection, now: datetime) -> Alarms:
+        return alarms_of(connection, self._outside.watching, now)
+
+    def _letters(self, connection: Connection) -> int | None:
+        return self._outside.letters(queries.read_to(connection))
 
     def _metrics(self, request: Request) -> Response:
         now = self._clock()
         try:
             with self._engine.connect() as connection:
-                alarms = alarms_of(connection, self._watching, now)
-                dead = queries.dead_letter_count(connection)
-                text = metrics.exposition(connection, alarms, self._waiting(), dead, now)
+                alarms, letters = self._alarms(connection, now), self._letters(connection)
+                text = metrics.exposition(connection, alarms, self._outside.waiting(), letters, now)
         except SQLAlchemyError:
             return _refused(UNREADABLE, 503)
         return Response(text, media_type=metrics.CONTENT_TYPE)

@@ -1,5 +1,5 @@
 """
-The Hub's REST API in, the servers that run out: asked on a thread of its own, however many look at the pages.
+The Hub's REST API in, the servers that run out.
 
 It needs the scopes ``list:users`` and ``read:servers``, and no other: it sees who has a server, and can do nothing
 with it.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import ssl
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -24,9 +23,6 @@ from exec_events_schemas.server_label import server_label
 from .silence import RunningServer, Watched
 
 ASK_SECONDS = 10.0
-MOST_SECONDS = 300.0
-# How long an answer is true after the Hub has ceased to answer: no longer than a server may be silent.
-BELIEVED_SECONDS = 120.0
 _TIMEOUT_SECONDS = 15.0
 _PAGE = 200
 _PAGINATED = "application/jupyterhub-pagination+json"
@@ -36,30 +32,28 @@ Ask = Callable[[str], Any]
 
 
 class HubServers:
-    """Knows which servers run; asks while it is used as a context manager."""
+    """
+    Knows which servers run, as of the last `look`.
 
-    def __init__(self, ask: Ask, key: bytes, clock: Callable[[], float] = time.monotonic) -> None:
+    An answer is believed for ``believed_seconds``, while the Hub gives no other: for no longer than a recorder may be
+    silent, or servers that have stopped meanwhile would be an alarm.
+    """
+
+    def __init__(
+        self, ask: Ask, key: bytes, believed_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._ask = ask
         self._key = key
+        self._believed_seconds = believed_seconds
         self._clock = clock
         self._servers: list[RunningServer] | None = None
         self._ready: dict[tuple[str, datetime], datetime] = {}
         self._answered_at = float("-inf")
         self._problem = "the Hub has not answered yet"
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hub-servers", daemon=True)
-
-    def __enter__(self) -> HubServers:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        # It is not waited for: it may be waiting for the Hub, and has nothing to put away.
-        self._end.set()
 
     def watched(self) -> Watched:
         """What it knows."""
-        is_true = self._clock() - self._answered_at <= BELIEVED_SECONDS
+        is_true = self._clock() - self._answered_at <= self._believed_seconds
         return Watched(self._servers if is_true else None, self._problem)
 
     def look(self) -> bool:
@@ -76,12 +70,6 @@ class HubServers:
         self._ready = {(server.label, server.started): server.ready for server in servers}
         self._servers, self._answered_at, self._problem = servers, self._clock(), ""
         return True
-
-    def _run(self) -> None:
-        pause = ASK_SECONDS
-        while not self._end.is_set():
-            pause = ASK_SECONDS if self.look() else min(2 * pause, MOST_SECONDS)
-            self._end.wait(pause)
 
 
 def running_servers(

@@ -26,14 +26,17 @@ RECORDS = "exec_events_chain_records"
 MISSING = "exec_events_chain_missing"
 FORKS = "exec_events_chain_forks"
 DEAD_LETTERS = "exec_events_dead_letters"
+TOPIC_LETTERS = "exec_events_topic_dead_letters"
 WAITING = "exec_events_waiting_records"
 NEWEST = "exec_events_newest_event_seconds"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-def exposition(connection: Connection, alarms: Alarms, waiting: int | None, dead: int, now: datetime) -> bytes:
+def exposition(
+    connection: Connection, alarms: Alarms, waiting: int | None, letters: int | None, now: datetime
+) -> bytes:
     """One reading."""
-    metrics = list(_metrics(connection, alarms, waiting, dead, now))
+    metrics = list(_metrics(connection, alarms, waiting, letters, now))
     registry = CollectorRegistry()
     registry.register(_Read(metrics))
     return generate_latest(registry)
@@ -47,7 +50,9 @@ class _Read(Collector):
         return self._metrics
 
 
-def _metrics(connection: Connection, alarms: Alarms, waiting: int | None, dead: int, now: datetime) -> Iterable[Metric]:
+def _metrics(
+    connection: Connection, alarms: Alarms, waiting: int | None, letters: int | None, now: datetime
+) -> Iterable[Metric]:
     known = alarms.servers is not None
     yield GaugeMetricFamily(RUNNING_SERVERS_KNOWN, "1 when the Hub says which servers run.", value=int(known))
     if alarms.servers is not None:
@@ -59,7 +64,9 @@ def _metrics(connection: Connection, alarms: Alarms, waiting: int | None, dead: 
     yield GaugeMetricFamily(RECORDS, "Records in them.", value=sums["records"])
     yield GaugeMetricFamily(MISSING, "Records that are missing in them.", value=sums["missing"])
     yield GaugeMetricFamily(FORKS, "Records that have the place of another.", value=sums["forks"])
-    yield GaugeMetricFamily(DEAD_LETTERS, "Dead letters.", value=dead)
+    yield GaugeMetricFamily(DEAD_LETTERS, "Dead letters in the tables.", value=queries.dead_letter_count(connection))
+    if letters is not None:
+        yield GaugeMetricFamily(TOPIC_LETTERS, "Dead letters on their topic, not replayed.", value=letters)
     if waiting is not None:
         yield GaugeMetricFamily(WAITING, "Records the tables do not have yet.", value=waiting)
     newest = queries.newest(connection)

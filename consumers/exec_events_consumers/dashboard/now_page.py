@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -12,9 +11,6 @@ from . import queries
 from .page import Chart, Column, Fact, Page, Row, Table
 from .span import Span, bucket_of, microseconds
 from .watching import Alarms, facts_of, recorder_rows, table_of
-
-# How many records the aggregate has not taken yet, where somebody knows.
-Waiting = Callable[[], int | None]
 
 RAN = (
     Column("runs", "Runs"),
@@ -43,7 +39,7 @@ def sums_of(connection: Connection, span: Span) -> Sums:
     return Sums(queries.counts(connection, span), activity, queries.people(connection, span))
 
 
-def now_page(connection: Connection, span: Span, sums: Sums, waiting: Waiting, alarms: Alarms) -> Page:
+def now_page(connection: Connection, span: Span, sums: Sums, waiting: int | None, alarms: Alarms) -> Page:
     """Who runs what at the moment, how it goes, and whether these figures keep up."""
     ran = sums.ran
     newest = queries.newest(connection)
@@ -56,7 +52,7 @@ def now_page(connection: Connection, span: Span, sums: Sums, waiting: Waiting, a
         Fact("active-people", "People active (5 min)", queries.active_people(connection, at)),
         Fact("runs-last-minute", "Ended in the last minute", queries.finished_since(connection, span.now - _STEPS[16])),
         Fact("open-kernels", "Open kernels", queries.open_kernels(connection)),
-        Fact("waiting", "Records not counted yet", waiting()),
+        Fact("waiting", "Records not counted yet", waiting),
         Fact("age", "Newest event, ago", age, "seconds"),
         *facts_of(alarms),
     ]
@@ -85,7 +81,7 @@ def now_page(connection: Connection, span: Span, sums: Sums, waiting: Waiting, a
     return Page("now", "Now", facts, [sums.activity, latest, people], [Chart("activity", "Runs and errors")])
 
 
-def integrity_page(connection: Connection, span: Span, alarms: Alarms) -> Page:
+def integrity_page(connection: Connection, span: Span, letters: int | None, alarms: Alarms) -> Page:
     """Whether the record is whole, as far as the aggregate has read it; of all time."""
     sums = queries.chain_sums(connection)
     dead = queries.dead_letter_count(connection)
@@ -96,6 +92,7 @@ def integrity_page(connection: Connection, span: Span, alarms: Alarms) -> Page:
         Fact("forks", "Forks", sums["forks"], is_alarm=sums["forks"] > 0),
         Fact("duplicates", "Duplicates (no fault)", sums["duplicates"]),
         Fact("dead-letters", "Dead letters", dead, is_alarm=dead > 0),
+        Fact("topic-letters", "Dead letters on their topic, not replayed", letters, is_alarm=bool(letters)),
         *facts_of(alarms),
     ]
     tables = [

@@ -158,6 +158,13 @@ def positions(connection: Connection) -> list[Row]:
     return _all(connection, query.limit(MOST_ROWS))
 
 
+def read_to(connection: Connection) -> dict[str, int]:
+    """How far each partition of whatever the aggregate has read was read."""
+    row = offsets.c
+    found = connection.execute(select(row.partition, row.position).where(row.consumer == NAME))
+    return dict(found.tuples().all())
+
+
 def change(connection: Connection) -> tuple[int, ...]:
     """Something that is another after every batch the aggregate has taken: asked four times a second."""
     row = offsets.c

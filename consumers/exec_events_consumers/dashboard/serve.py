@@ -20,8 +20,7 @@ from . import hub, queries
 from .access import TokenAccess, keep_token, kept_token, new_token
 from .app import Dashboard, application
 from .backlog import records_waiting
-from .now_page import Waiting
-from .watching import Watching
+from .outside import Outside, Waiting
 
 _QUICKLY_SECONDS = 1
 
@@ -91,17 +90,16 @@ class Server(uvicorn.Server):
 def serve(
     engine: Engine,
     place: Place,
-    waiting: Waiting,
+    outside: Outside,
     say: Callable[[str], None],
     on_server: Callable[[Server], None] = lambda server: None,
-    watching: Watching = Watching(),  # noqa: B008 - frozen
 ) -> None:
     """
     Answer until SIGINT or SIGTERM, or until the Server that ``on_server`` is given has ``should_exit`` set.
 
     ``say`` is given the URL. Raises ConsumerError.
     """
-    dashboard = Dashboard(engine, waiting, watching=watching)
+    dashboard = Dashboard(engine, outside)
     if hub.is_service():
         host, port, prefix = hub.service_address()
         app = application(dashboard, hub.HubAccess(prefix), None, prefix)
