@@ -35,7 +35,7 @@ OWN_TRAITS = ExecEvents.class_own_traits(config=True)
 
 # Character classes, so that this file does not name what it looks for.
 REGISTRIES = r"[p]ypi\.org|[p]ythonhosted\.org|[n]pmjs\.|[i]ndex-url|[a]rtifactory"
-LOCAL_PATHS = r"(?<![\w.])/([r]oot|[w]ork|[U]sers)/|/[h]ome/(?!jo/|ada/)|/[t]mp/"
+LOCAL_PATHS = r"(?<![\w.])/([r]oot|[w]ork|[U]sers)/|/[h]ome/(?!jo/|ada/|jovyan)|/[t]mp/"
 TEXT = {".py", ".md", ".toml", ".yaml", ".json", ".ipynb", ""}
 TOP_LEVEL = ("pyproject.toml", "Makefile", "LICENSE", ".gitignore", ".ci/run")
 
