@@ -19,7 +19,7 @@ from traitlets import Bool, Dict, Enum, Float, Int, List, Unicode, default
 from exec_events_schemas.record import canonical
 from exec_events_schemas.server_label import ENVIRONMENT as LABEL_ENVIRONMENT
 
-from . import __version__, paths
+from . import __version__, interrupt, paths
 from .api_handlers import default_handlers
 from .clock import now_us, rfc3339
 from .deliver import Deliverer
@@ -254,6 +254,7 @@ class ExecEvents(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Once every extension is loaded and the loop runs: tap the clients, adopt, and begin the chain."""
+        interrupt.as_terminate()
         async with self._turn:
             if self.recorder is None:
                 return

@@ -15,6 +15,8 @@ from exec_events_schemas.topics import SCHEME
 
 from .feed import Feed
 from .spool_feed import SpoolFeed, StreamFeed
+from .spools_feed import SCHEME as SPOOLS
+from .spools_feed import SpoolsFeed
 
 if TYPE_CHECKING:
     from .dead_letter_topic import TopicOffice
@@ -64,5 +66,7 @@ def open_feed(source: str | None, consumer: str, settings: Mapping[str, Any] | N
         except ImportError as error:
             raise SourceError(f"kafka:// cannot be read here ({error}): pip install 'exec-events[kafka]'") from error
         return KafkaFeed(source, consumer, settings)
+    if source is not None and source.startswith(f"{SPOOLS}://"):
+        return SpoolsFeed(Path(source.removeprefix(f"{SPOOLS}://")).expanduser())
     opened = open_source(default_spool() if source is None else source, settings=settings or {})
     return SpoolFeed(opened.folder) if isinstance(opened, SpoolSource) else StreamFeed(opened)
