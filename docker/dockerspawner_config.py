@@ -13,7 +13,6 @@ from dockerspawner import DockerSpawner
 
 from exec_events.handlers import KafkaEventHandler
 from exec_events.hub_login import record_login
-from exec_events_schemas.server_label import label_key, label_of_spawner
 
 PROJECT = os.environ["EXEC_EVENTS_HUB_PROJECT"]
 OPEN = os.environ.get("EXEC_EVENTS_HUB_USERS_INTERNET") == "1"
@@ -76,7 +75,6 @@ c.DockerSpawner.extra_host_config = {
     "pids_limit": 512,
     "mem_limit": os.environ.get("EXEC_EVENTS_HUB_USER_MEMORY", "2g"),
 }
-c.Spawner.environment = {"EXEC_EVENTS_SERVER_LABEL": label_of_spawner(label_key(SECRETS / "server-key"))}
 
 c.EventLogger.handlers = [
     KafkaEventHandler(
@@ -102,12 +100,4 @@ c.JupyterHub.services = [
         "api_token": (SECRETS / "dashboard-token").read_text(),
         "oauth_no_confirm": True,
     }
-]
-c.JupyterHub.load_roles = [
-    {"name": "silent-recorders", "services": ["exec-events"], "scopes": ["list:users", "read:servers"]},
-    {
-        "name": "dashboard",
-        "users": os.environ.get("EXEC_EVENTS_HUB_DASHBOARD_USERS", "").split(),
-        "scopes": ["access:services!service=exec-events"],
-    },
 ]

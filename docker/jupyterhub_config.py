@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from exec_events_schemas.server_label import label_key, label_of_spawner
+
 c = get_config()  # noqa: F821
 
 STATE = Path(os.environ["EXEC_EVENTS_HUB_STATE"])
@@ -17,6 +19,7 @@ USERS = set(os.environ.get("EXEC_EVENTS_HUB_USERS", "").split())
 DASHBOARD_USERS = os.environ.get("EXEC_EVENTS_HUB_DASHBOARD_USERS", "").split()
 STORE = os.environ["EXEC_EVENTS_HUB_STORE"]
 SOURCE = os.environ.get("EXEC_EVENTS_HUB_SOURCE", "")
+SERVER_KEY = Path(os.environ.get("EXEC_EVENTS_HUB_SERVER_KEY", STATE / "servers.key"))
 
 # The Hub's own: made on first start, with mode 0600, in a folder that nobody else may read.
 c.JupyterHub.cookie_secret_file = str(STATE / "cookie_secret")
@@ -42,6 +45,8 @@ c.Spawner.args = [
     "--ExecEvents.required=True",
 ]
 c.Spawner.default_url = "/lab"
+# By its label the dashboard knows of which server a recorder is, and that it should be heard.
+c.Spawner.environment = {"EXEC_EVENTS_SERVER_LABEL": label_of_spawner(label_key(SERVER_KEY))}
 c.Spawner.start_timeout = 120
 
 # The record in tables, and the pages of them.
@@ -49,7 +54,17 @@ c.JupyterHub.services = [
     {
         "name": "exec-events",
         "url": os.environ.get("EXEC_EVENTS_HUB_DASHBOARD_URL", "http://127.0.0.1:8790"),
-        "command": [PYTHON, "-I", "-m", "exec_events", "dashboard", "--store", STORE],
+        "command": [
+            PYTHON,
+            "-I",
+            "-m",
+            "exec_events",
+            "dashboard",
+            "--store",
+            STORE,
+            "--server-key-file",
+            str(SERVER_KEY),
+        ],
         "cwd": str(STATE),
         "oauth_no_confirm": True,
     }
@@ -63,7 +78,13 @@ c.JupyterHub.load_roles = [
         "description": "Sees the pages of everybody's record",
         "users": DASHBOARD_USERS,
         "scopes": ["access:services!service=exec-events"],
-    }
+    },
+    {
+        "name": "silent-recorders",
+        "description": "Sees which servers run",
+        "services": ["exec-events"],
+        "scopes": ["list:users", "read:servers"],
+    },
 ]
 
 for more in filter(None, os.environ.get("EXEC_EVENTS_HUB_CONFIG", "").split(os.pathsep)):

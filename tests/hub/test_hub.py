@@ -207,11 +207,12 @@ def test_starting_and_stopping_a_users_server_arrives_on_the_topic(
             hub.rest("DELETE", f"/users/{user}/server")
             until(lambda user=user: "" not in hub.servers_of(user), STOP_SECONDS, hub)
         until(lambda: len(_actions(kafka, topic)) == 4, 30, hub)
-        assert log_in(hub, "ada", "wrong") == 403
+        # The first password that somebody gives is theirs.
         assert log_in(hub, "ada", hub.token) == 302
+        assert log_in(hub, "ada", "another-password") == 403
     assert _actions(kafka, topic) == [("start", "ada"), ("start", "bob"), ("stop", "bob"), ("stop", "ada")]
     (login,) = _events(kafka, topic, LOGIN)
-    assert (login["username"], login["authenticator"]) == ("ada", "DummyAuthenticator")
+    assert (login["username"], login["authenticator"]) == ("ada", "FirstUseAuthenticator")
     messages = messages_of(kafka.settings, topic)
     assert wrong_with(messages, SpoolSource(spool)) == []
     report = verified(messages)

@@ -299,16 +299,24 @@ def test_the_configurations_are_those_of_the_programs(
     secrets_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The Hub's file makes a spawner with a label for each server, and every name in both files is one there is."""
-    monkeypatch.setenv("EXEC_EVENTS_HUB_PROJECT", "exec-events")
-    monkeypatch.setenv("EXEC_EVENTS_HUB_USER_IMAGE", "exec-events/user")
-    text = (DOCKER / "dockerspawner_config.py").read_text()
-    for there, mine in (("/run/secrets", secrets_folder / "hub"), ("/srv/jupyterhub", tmp_path)):
-        text = text.replace(there, str(mine))
-    file = tmp_path / "dockerspawner_config.py"
-    file.write_text(text)
+    here = {
+        "/run/secrets": str(secrets_folder / "hub"),
+        "/srv/jupyterhub": str(tmp_path),
+        "/opt/exec-events": str(tmp_path),
+    }
+    for file in ("jupyterhub_config.py", "dockerspawner_config.py"):
+        text = (DOCKER / file).read_text()
+        for there, mine in here.items():
+            text = text.replace(there, mine)
+        (tmp_path / file).write_text(text)
+    for name, value in SERVICES["hub"]["environment"].items():
+        value = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value)
+        for there, mine in here.items():
+            value = value.replace(there, mine)
+        monkeypatch.setenv(name, value)
     config = Config()
-    spawner_class = runpy.run_path(str(file), {"get_config": lambda: config})["IsolatedSpawner"]
-    assert config.JupyterHub.spawner_class is spawner_class
+    runpy.run_path(str(tmp_path / "jupyterhub_config.py"), {"get_config": lambda: config})
+    spawner_class = config.JupyterHub.spawner_class
     traits = spawner_class.class_traits()
     assert set(config.DockerSpawner) | set(config.Spawner) <= set(traits)
     assert issubclass(spawner_class, DockerSpawner)
@@ -322,6 +330,7 @@ def test_the_configurations_are_those_of_the_programs(
     label = config.Spawner.environment["EXEC_EVENTS_SERVER_LABEL"](Named())
     assert label == server_label(label_key(secrets_folder / "dashboard" / "server-key"), "ada")
     (service,) = config.JupyterHub.services
+    assert {"exec-events"} == {name for role in config.JupyterHub.load_roles for name in role.get("services", [])}
     assert service["api_token"] == (secrets_folder / "dashboard" / "token").read_text()
     server = Config()
     runpy.run_path(str(DOCKER / "jupyter_server_config.py"), {"get_config": lambda: server})
