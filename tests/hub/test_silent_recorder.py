@@ -20,33 +20,15 @@ from test_hub import PROXY, START_SECONDS, Hub, end, free_ports, until
 
 HEARTBEAT_SECONDS = 5
 USERS = ("ada", "ben", "cleo")
+DOCUMENTED = (
+    (Path(__file__).parents[2] / "docs/silent-recorders.md").read_text().split("```python\n")[1].split("```")[0]
+)
 CONFIG = """
-from pathlib import Path
-
-from exec_events_schemas.server_label import label_key, label_of_spawner
-
-key_file = Path({folder!r}) / "servers.key"
-c.Spawner.environment = {{
-    "EXEC_EVENTS_SERVER_LABEL": label_of_spawner(label_key(key_file)),
-    "JUPYTERHUB_SINGLEUSER_APP": "jupyter_server.serverapp.ServerApp",
-}}
-c.JupyterHub.services = [
-    {{
-        "name": "exec-events",
-        "url": "http://127.0.0.1:{service}",
-        "command": [
-            {python!r}, "-m", "exec_events", "dashboard", "--store", {store!r},
-            "--server-key-file", str(key_file), "--heartbeat-seconds", "{heartbeat}",
-        ],
-    }},
-    {{"name": "test", "api_token": {token!r}}},
-    {{"name": "prometheus", "api_token": {prometheus!r}}},
-]
-c.JupyterHub.load_roles = [
-    {{"name": "dashboard", "services": ["exec-events"], "scopes": ["list:users", "read:servers"]}},
-    {{"name": "metrics", "services": ["prometheus"], "scopes": ["access:services!service=exec-events"]}},
-    {{"name": "test", "services": ["test"], "scopes": ["admin:users", "admin:servers", "servers"]}},
-]
+c.JupyterHub.services.append({{"name": "test", "api_token": {token!r}}})
+c.JupyterHub.load_roles.append(
+    {{"name": "test", "services": ["test"], "scopes": ["admin:users", "admin:servers", "servers"]}}
+)
+c.Spawner.environment["JUPYTERHUB_SINGLEUSER_APP"] = "jupyter_server.serverapp.ServerApp"
 c.JupyterHub.bind_url = "http://127.0.0.1:{public}"
 c.JupyterHub.hub_bind_url = "http://127.0.0.1:{hub}"
 c.JupyterHub.shutdown_on_logout = True
@@ -116,6 +98,22 @@ class Site:
             assert browser.get(f"{self.url}/hub/logout").status_code == 200
 
 
+def documented(folder: Path, store: str, port: int) -> str:
+    """The lines of docs/silent-recorders.md, for this folder, store and port, and for impatient recorders."""
+    lines = DOCUMENTED
+    for there, here in (
+        ("/srv/jupyterhub/servers.key", str(folder / "servers.key")),
+        ("/srv/jupyterhub/prometheus.token", str(folder / "prometheus.token")),
+        ("postgresql+psycopg://dashboard@db/exec_events", store),
+        ("http://127.0.0.1:8790", f"http://127.0.0.1:{port}"),
+        ('["exec-events", "dashboard",', f'["{sys.executable}", "-m", "exec_events", "dashboard",'),
+        ("str(key_file)]", f'str(key_file), "--heartbeat-seconds", "{HEARTBEAT_SECONDS}"]'),
+    ):
+        assert lines.count(there) == 1, there
+        lines = lines.replace(there, here)
+    return lines
+
+
 @contextmanager
 def aggregating(folder: Path, spool: Path, store: str) -> Iterator[None]:
     """An aggregate that takes what recorders put into the spool."""
@@ -142,15 +140,15 @@ def site(tmp_path: Path) -> Iterator[Site]:
     (hers / "jupyter_server_config.py").write_text("c.ServerApp.jpserver_extensions = {'exec_events': False}\n")
     config = tmp_path / "jupyterhub_config.py"
     config.touch(mode=0o600)
+    token_file = tmp_path / "prometheus.token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(prometheus)
     config.write_text(
-        CONFIG.format(
-            folder=str(tmp_path),
-            service=service,
+        documented(tmp_path, store, service)
+        + CONFIG.format(
             python=sys.executable,
-            store=store,
             heartbeat=HEARTBEAT_SECONDS,
             token=token,
-            prometheus=prometheus,
             public=public,
             hub=hub_port,
             proxy_api=proxy_api,
