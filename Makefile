@@ -9,10 +9,10 @@ LAB_BUILT := exec_events/labextension/package.json
 LAB_SOURCES := $(wildcard labextension/*.json labextension/src/* labextension/style/* labextension/schema/*)
 LAB_LINKED := $(VENV)/share/jupyter/labextensions/exec-events
 
-.PHONY: help labextension labextension-if-possible demo screenshot test soak lint docs bench broker clean programs broker-programs
+.PHONY: help labextension labextension-if-possible demo screenshot test soak lint docs bench broker hub hub-clean clean programs broker-programs node-programs
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -31,12 +31,15 @@ programs:
 broker-programs:
 	@tools/install_system.sh java mvn
 
+node-programs:
+	@tools/install_system.sh node npm
+
 # Fetched here and not by the first test, whose time is bounded.
 $(KAFKA_JARS): tools/kafka_broker/pom.xml | $(INSTALLED) broker-programs
 	@$(BIN)/python -m tools.kafka_broker --fetch
 	@touch $@
 
-$(NODE_MODULES): tools/node/package.json tools/node/package-lock.json | programs
+$(NODE_MODULES): tools/node/package.json tools/node/package-lock.json | node-programs
 	@echo "fetching what tests run with node (once)"
 	@cd tools/node && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
@@ -92,6 +95,12 @@ bench: $(INSTALLED) $(KAFKA_JARS)  ## what recording costs, beside a server with
 
 broker: $(INSTALLED)  ## Apache Kafka on 127.0.0.1 until Ctrl-C (NODES=3: three nodes)
 	@$(BIN)/python -m tools.kafka_broker --nodes $(or $(NODES),1) $(ARGS)
+
+hub: $(NODE_MODULES)  ## JupyterHub on 127.0.0.1 until Ctrl-C, everybody recorded (USERS="ada ben" makes accounts; PORT=8001)
+	@$(PYTHON) -m tools.hub --users "$(USERS)" $(if $(PORT),--port $(PORT)) $(if $(CONFIG),--config $(CONFIG)) $(ARGS)
+
+hub-clean:  ## remove the accounts that make hub made, its records and its software
+	@$(PYTHON) -m tools.hub --clean $(ARGS)
 
 clean:  ## remove what was built
 	rm -rf $(VENV) .demo .kafka tools/node/node_modules labextension/node_modules labextension/lib exec_events/labextension dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp
-from traitlets import Bool, Dict, Enum, Float, Int, List, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, List, Unicode, default
 
 from exec_events_schemas.record import canonical
+from exec_events_schemas.server_label import ENVIRONMENT as LABEL_ENVIRONMENT
 
-from . import __version__, paths
+from . import __version__, interrupt, paths
 from .answers import Answers, Site
 from .api_handlers import default_handlers
 from .clock import now_us, rfc3339
@@ -140,6 +141,15 @@ class ExecEvents(ExtensionApp):
 
     heartbeat_seconds = Float(60.0, help="How often the recorder seals that it is alive, in seconds.").tag(config=True)
 
+    server_label = Unicode(
+        help="""What the site calls this server, for whoever has to know when its recorder falls silent; a JupyterHub
+        gives it in EXEC_EVENTS_SERVER_LABEL."""
+    ).tag(config=True)
+
+    @default("server_label")
+    def _default_server_label(self) -> str:
+        return os.environ.get(LABEL_ENVIRONMENT, "")
+
     stop_seconds = Float(10.0, help="How long a stop may wait for the sinks, in seconds.").tag(config=True)
 
     pseudonym_key_file = Unicode(
@@ -202,6 +212,8 @@ class ExecEvents(ExtensionApp):
             account=server_account(),
             # The stock providers authenticate a token or a password; who holds it has no name.
             anonymous=type(server.identity_provider).__module__ == "jupyter_server.auth.identity",
+            heartbeat_seconds=self.heartbeat_seconds,
+            server_label=self.server_label,
         )
         for url in self.deliver_to:
             self._deliver(url)
@@ -293,6 +305,7 @@ class ExecEvents(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Once every extension is loaded and the loop runs: tap the clients, adopt, and begin the chain."""
+        interrupt.as_terminate()
         async with self._turn:
             if self.recorder is None:
                 return
@@ -385,8 +398,9 @@ class ExecEvents(ExtensionApp):
         """SHA-256 of what the admin chose: every setting, and of keys their names."""
         from hashlib import sha256
 
-        secrets = ("pseudonym_key_file", "hash_key_file", "sink_settings")
-        chosen = {name: self._digestible(name) for name in self.class_own_traits(config=True) if name not in secrets}
+        # Secrets, and what is another for each server of a site.
+        left_out = ("pseudonym_key_file", "hash_key_file", "sink_settings", "server_label")
+        chosen = {name: self._digestible(name) for name in self.class_own_traits(config=True) if name not in left_out}
         chosen["deliver_to"] = [name_of(url) for url in self.deliver_to]
         chosen["sink_settings"] = {name: sorted(settings) for name, settings in self.sink_settings.items()}
         chosen["listeners"] = [listener.name for listener in self._listeners]

@@ -103,6 +103,7 @@ class Publisher:
         self.recorder_id = recorder_id
         self._setup = setup
         self._refused = refused
+        self._heartbeat_us = round(setup.heartbeat_seconds * 1_000_000)
         self._log = log
         # No subject begins so: the chain of events without one is nobody's.
         self._own_chain = chain_of(recorder_id, f"\0{setup.name}")
@@ -169,11 +170,17 @@ class Publisher:
     def started(self, previous: list[dict[str, Any]], versions: dict[str, str], configuration_digest: str) -> None:
         """Seal the first event of its own chain."""
         links = {"previous": previous} if previous else {}
-        self.say("started", **links, versions=versions, configuration_digest=configuration_digest)
+        self.say(
+            "started",
+            **links,
+            versions=versions,
+            configuration_digest=configuration_digest,
+            heartbeat_us=self._heartbeat_us,
+        )
 
     def heartbeat(self) -> None:
         """Seal that it is alive, where its chains stand, and how many events were lost."""
-        self.say("heartbeat", heads=heads_of(self._spool), lost=self._lost())
+        self.say("heartbeat", heads=heads_of(self._spool), lost=self._lost(), heartbeat_us=self._heartbeat_us)
 
     def say(self, action: str, **more: Any) -> None:
         """Seal an event of its own."""

@@ -31,7 +31,7 @@ from .errors import NotRecorded, SpoolError
 from .hashing import commit, outputs_bytes
 from .heads import heads_of
 from .outputs import Outputs
-from .privacy import chain_of
+from .privacy import chain_of, clean
 from .seal import Content
 from .spool import Spool
 from .watch.execution import Execution, Identity, Status
@@ -43,6 +43,7 @@ from .watch.websocket import LIVE_TIMEOUT_SECONDS, tapped
 
 REQUIRED_TIMEOUT_SECONDS = 5.0
 LARGE_OUTPUT_BYTES = 256 * 1024
+SERVER_LABEL_LIMIT = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Settings:
     subjects: str = "auto"
     account: str = "unknown"
     anonymous: bool = True
+    heartbeat_seconds: float = 60.0
+    server_label: str = ""
 
 
 class Recorder:
@@ -101,7 +104,8 @@ class Recorder:
 
     def started(self, previous: list[dict[str, Any]], versions: dict[str, str], configuration_digest: str) -> None:
         """Seal the first record of this recorder's chain; what waited for it follows."""
-        self.say("started", previous=previous, versions=versions, configuration_digest=configuration_digest)
+        chosen = {"versions": versions, "configuration_digest": configuration_digest}
+        self.say("started", previous=previous, **chosen, **self._expected())
         early, self._early = self._early or [], None
         for event in early:
             event()
@@ -132,7 +136,7 @@ class Recorder:
     def heartbeat(self) -> None:
         """Seal that the recorder is alive, and where its chains stand."""
         if self._early is None:
-            self.say("heartbeat", heads=heads_of(self._spool), **self._counts())
+            self.say("heartbeat", heads=heads_of(self._spool), **self._counts(), **self._expected())
 
     def pending(self) -> int:
         """How many executions are under way."""
@@ -148,6 +152,11 @@ class Recorder:
         self._notebooks[kernel_id] = path
         if (watch := self._taps.watch(kernel_id)) is not None:
             watch.notebook = path
+
+    def _expected(self) -> dict[str, Any]:
+        """When the next word is due, and of which server: so that somebody else can tell its silence."""
+        label = clean(self.settings.server_label, SERVER_LABEL_LIMIT)
+        return {"heartbeat_us": round(self.settings.heartbeat_seconds * 1_000_000), "server": label or None}
 
     def _counts(self) -> dict[str, int]:
         state = self._spool.state()

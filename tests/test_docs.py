@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ from exec_events import metrics
 from exec_events.app import ExecEvents
 from exec_events.cli import VERBS, main
 from exec_events.privacy import read_key
+from exec_events_consumers.dashboard import metrics as dashboard_metrics
 from exec_events_consumers.tables import metadata
 from exec_events_schemas.catalogue import catalogue, load
 from spool_files import two_recorders
@@ -35,7 +37,7 @@ OWN_TRAITS = ExecEvents.class_own_traits(config=True)
 
 # Character classes, so that this file does not name what it looks for.
 REGISTRIES = r"[p]ypi\.org|[p]ythonhosted\.org|[n]pmjs\.|[i]ndex-url|[a]rtifactory"
-LOCAL_PATHS = r"(?<![\w.])/([r]oot|[w]ork|[U]sers)/|/[h]ome/(?!jo/|ada/)|/[t]mp/"
+LOCAL_PATHS = r"(?<![\w.])/([r]oot|[w]ork|[U]sers)/|/[h]ome/(?!jo/|ada/|jovyan)|/[t]mp/"
 TEXT = {".py", ".md", ".toml", ".yaml", ".json", ".ipynb", ""}
 TOP_LEVEL = ("pyproject.toml", "Makefile", "LICENSE", ".gitignore", ".ci/run")
 
@@ -117,10 +119,15 @@ def test_no_command_is_invented() -> None:
     assert set(VERBS) <= set(shown) <= set(verbs)
 
 
-def test_every_metric_is_documented() -> None:
+@pytest.mark.parametrize(
+    ("module", "page"),
+    [(metrics, "operations.md"), (dashboard_metrics, "silent-recorders.md")],
+    ids=["recorder", "dashboard"],
+)
+def test_every_metric_is_documented(module: ModuleType, page: str) -> None:
     """The page for operators has each metric, under the name that /metrics shows, and no other."""
-    ours = {value for key, value in vars(metrics).items() if key.isupper() and str(value).startswith("exec_events_")}
-    named = set(re.findall(r"^\| `(exec_events_\w+)", (DOCS / "operations.md").read_text(), re.MULTILINE))
+    ours = {value for key, value in vars(module).items() if key.isupper() and str(value).startswith("exec_events_")}
+    named = set(re.findall(r"^\| `(exec_events_\w+)", (DOCS / page).read_text(), re.MULTILINE))
     assert len(ours) > 5
     assert {name.removesuffix("_total") for name in named} == ours
 

@@ -268,12 +268,17 @@ def _recorder(row: Row | None, event: dict[str, Any]) -> Row:
     """A recorder's row after one more word of it; in whatever order they come, the row is the same."""
     at, action = event["time"], event["action"]
     new = {"recorder_id": event["recorder_id"], "started_at": None, "last_at": "", "ended_at": None, "cause": None}
-    row = row or {**new, "lost": 0, "executions": 0}
+    row = row or {**new, "lost": 0, "executions": 0, "heartbeat_us": None, "server": None}
     if action == "started":
         row["started_at"] = at
     elif action == "stopped":
         row["ended_at"], row["cause"] = at, event.get("cause")
     row["last_at"] = max(row["last_at"], at)
+    # The same in each event that has them.
+    if "heartbeat_us" in event:
+        row["heartbeat_us"] = max(row["heartbeat_us"] or 0, event["heartbeat_us"])
+    if "server" in event:
+        row["server"] = max(row["server"] or "", event["server"])
     row["lost"] = max(row["lost"], event.get("lost", 0))
     row["executions"] = max(row["executions"], event.get("executions", 0))
     return row

@@ -15,6 +15,8 @@ from exec_events_schemas.topics import SCHEME
 
 from .feed import Feed
 from .spool_feed import SpoolFeed, StreamFeed
+from .spools_feed import SCHEME as SPOOLS
+from .spools_feed import SpoolsFeed
 
 if TYPE_CHECKING:
     from .dead_letter_topic import TopicOffice
@@ -66,6 +68,8 @@ def open_feed(
         except ImportError as error:
             raise SourceError(f"kafka:// cannot be read here ({error}): pip install 'exec-events[kafka]'") from error
         return KafkaFeed(source, consumer, settings, batch_records=batch_records)
+    if source is not None and source.startswith(f"{SPOOLS}://"):
+        return SpoolsFeed(Path(source.removeprefix(f"{SPOOLS}://")).expanduser(), batch_records=batch_records)
     opened = open_source(default_spool() if source is None else source, settings=settings or {})
     if isinstance(opened, SpoolSource):
         return SpoolFeed(opened.folder, batch_records=batch_records)

@@ -42,7 +42,7 @@ class SpoolFeed:
         self._ends: dict[str, int] = {}
         self._look()
         self._first = set(self._files)
-        self._ends = {name: _last_row(path) for name, path in self._files.items()}
+        self._ends = {name: self._last_row(path) for name, path in self._files.items()}
 
     def gained(self) -> Sequence[str]:
         """Files that have appeared."""
@@ -111,14 +111,26 @@ class SpoolFeed:
         if not path.exists():
             return []  # pruned
         try:
-            with closing(connect_read_only(path)) as connection:
+            with closing(self._connect(path)) as connection:
                 return connection.execute(_ROWS, (self._positions[name], limit)).fetchall()
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                self._broken[name] = f"the spool file {name} kept its reader too long, and is left alone"
             if is_damage(error) and "no such table" not in str(error):
                 self._broken[name] = (
                     f"the spool file {name} is damaged ({error}); `exec-events verify` shows what is lost"
                 )
             return []  # laid out at the moment, or busy: the next poll will see
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        return connect_read_only(path)
+
+    def _last_row(self, path: Path) -> int:
+        try:
+            with closing(self._connect(path)) as connection:
+                return int(connection.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()[0])
+        except sqlite3.Error:
+            return 0
 
 
 class StreamFeed:
@@ -178,11 +190,3 @@ class StreamFeed:
     def close(self) -> None:
         """Stop following."""
         self._stop.set()
-
-
-def _last_row(path: Path) -> int:
-    try:
-        with closing(connect_read_only(path)) as connection:
-            return int(connection.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()[0])
-    except sqlite3.Error:
-        return 0

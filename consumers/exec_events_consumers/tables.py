@@ -292,6 +292,9 @@ recorders = Table(
     _text("cause", "How it ended.", nullable=True),
     _count("lost", "Events it had to give up, by its own count."),
     _count("executions", "Executions it had seen, by its own count."),
+    _count("heartbeat_us", "How far apart its signs of life are, by its own word.", nullable=True),
+    _text("server", "The site's label of the server it is of, by its own word.", nullable=True),
+    Index("recorders_of_server", "server", "last_at"),
     comment="One row for each recorder.",
     **_BY_KEY,
 )

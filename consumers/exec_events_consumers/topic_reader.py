@@ -122,6 +122,13 @@ class TopicReader:
         self._ends = self._ask(lambda: self._consumer.end_offsets(self._assigned, timeout_ms=_ms(CONNECT_SECONDS)))
         return sum(max(0, end - self._at[partition]) for partition, end in self._ends.items())
 
+    def bounds(self) -> dict[str, tuple[int, int]]:
+        """Where each partition begins and ends now, by its name in a store."""
+        limit = _ms(CONNECT_SECONDS)
+        begins = self._ask(lambda: self._consumer.beginning_offsets(self._assigned, timeout_ms=limit))
+        ends = self._ask(lambda: self._consumer.end_offsets(self._assigned, timeout_ms=limit))
+        return {f"{at.topic}/{at.partition}": (begins[at], ends[at]) for at in self._assigned}
+
     def messages(self) -> Iterator[Any]:
         """Every message up to where the partitions ended, and some that came since, as kafka-python's records."""
         stalls_at = time.monotonic() + STALL_SECONDS

@@ -19,5 +19,9 @@ class IncompatibleSchema(ContractError):
     """A changed schema breaks a rule of compatibility."""
 
 
+class LabelKeyError(ContractError):
+    """A key of servers' labels that cannot be used."""
+
+
 class SourceError(ContractError):
     """A SOURCE that cannot be read: missing, unreadable, or of an unknown kind."""

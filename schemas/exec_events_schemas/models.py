@@ -859,3 +859,19 @@ class RecorderV1(BaseModel):
             le=9007199254740991,
         ),
     ] = None
+    heartbeat_us: Annotated[
+        int | None,
+        Field(
+            description='For started and heartbeat: how long it is to the next sign of life, in microseconds. A recorder that is silent for several times that has died, or was stopped.',
+            ge=0,
+            le=9007199254740991,
+        ),
+    ] = None
+    server: Annotated[
+        str | None,
+        Field(
+            description="For started and heartbeat: what the site calls the server that is recorded, where it gives servers labels. Its name is not to be told from it without the site's key.",
+            max_length=128,
+            min_length=1,
+        ),
+    ] = None

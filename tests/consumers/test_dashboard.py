@@ -28,7 +28,7 @@ from exec_events_consumers.store import open_engine
 from spool_files import FIRST, chain_of, execution
 
 NASTY = "a/../b?c=<script>alert(1)</script>&\"'%2e #ü\u202e=SUM(A1)"
-EVERYWHERE = ("", "person", "notebook", "cohort", "integrity", "live", "static/dashboard.js", "nowhere")
+EVERYWHERE = ("", "person", "notebook", "cohort", "integrity", "metrics", "live", "static/dashboard.js", "nowhere")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_nobody_gets_anything_without_the_token(dashboard: Running) -> None:
 
 def test_whoever_has_the_token_gets_everywhere(dashboard: Running) -> None:
     """With the token every route answers, and with the same headers."""
-    for path, status in zip(EVERYWHERE, (200, 200, 404, 200, 200, 200, 200, 404), strict=True):
+    for path, status in zip(EVERYWHERE, (200, 200, 404, 200, 200, 200, 200, 200, 404), strict=True):
         headers = {"authorization": f"Bearer {dashboard.token}"}
         with httpx.stream("GET", f"{dashboard.base}{path}", headers=headers, timeout=20) as answer:
             assert answer.status_code == status, path
@@ -127,7 +127,7 @@ def test_it_is_asked_by_its_own_name(dashboard: Running) -> None:
 
 def test_neither_token_nor_environment_is_shown(dashboard: Running) -> None:
     """The token is neither in the arguments nor in what it logs, and no answer has anything of its environment."""
-    for path in (*EVERYWHERE[:5], "nowhere", "person?since=x", "?format=x", "person?subject=nobody"):
+    for path in (*EVERYWHERE[:6], "nowhere", "person?since=x", "?format=x", "person?subject=nobody"):
         text = dashboard.get(path).text
         assert SECRET not in text
         assert dashboard.token not in text

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from dashboards import running
 from logs import ListFeed, Log, aggregate, opened, sqlite_url, tables_of
 from published import make_topics, publish, send
 
@@ -24,6 +26,7 @@ import exec_events_schemas
 from exec_events.cli import main
 from exec_events_consumers import aggregate as aggregating
 from exec_events_consumers.chaining import chained
+from exec_events_consumers.dashboard.topic_letters import TopicLetters
 from exec_events_consumers.dead_letter_topic import TopicOffice, message_of_letter, topic_messages
 from exec_events_consumers.dead_letters import kept_of_message, replay
 from exec_events_consumers.decode import DeadLetter, Decoded, decode
@@ -310,6 +313,33 @@ def test_a_sinks_letters_are_listed_and_replayed_too(tmp_path: Path, kafka: Any,
     output = command("dead-letters", "replay", "--from", url, "--store", sqlite_url(tmp_path)).output
     assert "1 new messages on the topic" in output
     assert "1 still" in output
+
+
+def test_the_dashboard_counts_letters_on_their_topic_until_they_are_replayed(
+    tmp_path: Path, kafka: Any, kafka_prefix: str, url: str
+) -> None:
+    """With --from kafka://… the page and the metrics count what is on the topic and was not replayed, without a replay."""
+    send(kafka, topics_of(kafka_prefix).events, [{"value": POISON, "key": b"k"}, {"value": None, "key": b"k"}])
+    store = sqlite_url(tmp_path)
+    command("aggregate", "--once", "--from", url, "--store", store)
+    with running(tmp_path, ["dashboard", "--store", store, "--port", "0", "--from", url]) as dashboard:
+        deadline = time.monotonic() + 60
+        while (facts := dashboard.figures("integrity")["facts"])["topic-letters"] is None:
+            assert time.monotonic() < deadline, dashboard.errors
+            time.sleep(0.2)
+        assert (facts["topic-letters"], facts["dead-letters"]) == (2, 0)
+        assert '<div class="alarm"><dt>Dead letters on their topic' in dashboard.get("integrity").text
+        assert "\nexec_events_topic_dead_letters 2.0\n" in dashboard.get("metrics").text
+        command("dead-letters", "replay", "--from", url, "--store", store)
+        facts = dashboard.figures("integrity")["facts"]
+        assert (facts["topic-letters"], facts["dead-letters"]) == (0, 2)
+
+
+def test_letters_on_a_topic_that_is_not_there_are_not_known(kafka: Any) -> None:
+    """Before the first delivery, and while Kafka does not answer, nobody says that there are none."""
+    letters = TopicLetters(f"kafka://{kafka.servers}/nobody-delivers-here", {})
+    assert not letters.look()
+    assert letters.waiting({}) is None
 
 
 KILLED = """

@@ -199,6 +199,27 @@ def test_nothing_is_lost_or_doubled_whatever_becomes_of_them(site: Site) -> None
     assert (int(chains["missing"]), int(chains["records"]), int(chains["forks"])) == (0, 4000, 0)
 
 
+@pytest.mark.timeout(300)
+def test_what_a_latecomer_took_is_claimed_again(site: Site) -> None:
+    """Partitions that a process without them in the group claims in the store are taken back by whose they are, and go on."""
+    log = random_log(random.Random(7), 600, subjects=24, recorders=(FIRST, SECOND))
+    process = site.start()
+    site.send(log.records[:300])
+    site.wait_until_taken(300)
+    (owner,) = set(site.owners().values())
+    with opened(site.url) as latecomer:
+        # As one that was slow to hear that the group has given its partitions to another.
+        latecomer.claim(list(site.owners()))
+        assert set(site.owners().values()) == {latecomer.owner} != {owner}
+        site.send(log.records[300:])
+        site.wait_until_taken(600)
+    # Those of which nothing came were not missed.
+    assert owner in site.owners().values()
+    end(process)
+    assert process.returncode == 0
+    check(site.url, log)
+
+
 def kill_again_and_again(site: Site, kills: int, seed: int) -> None:
     """Two aggregates, of which one is killed at a random moment and another started, so many times; then a recount."""
     rng = random.Random(seed)

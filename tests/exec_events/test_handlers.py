@@ -495,6 +495,7 @@ def test_events_stay_as_long_as_retention_says(tmp_path: Path) -> None:
         assert not recorder_events(spool, "pruned")
         assert counted(spool) == list(range(20))
         assert recorder_events(spool, "heartbeat")[-1]["heads"][0]["seq"] == 19
+        assert recorder_events(spool, "heartbeat")[-1]["heartbeat_us"] == 100_000
 
 
 def test_what_is_older_is_cut_and_the_cut_is_sealed(tmp_path: Path) -> None:

@@ -107,6 +107,21 @@ async def test_heartbeats_carry_the_heads_of_all_chains(tmp_path: Path) -> None:
         assert (beat["executions"], beat["lost"]) == (3, 0)
 
 
+async def test_a_recorder_says_when_its_next_word_is_due_and_of_which_server(tmp_path: Path) -> None:
+    """Start and heartbeats carry the interval and the label that a Hub gave the server, which is no part of its policy."""
+    config = PLAIN + "c.ExecEvents.heartbeat_seconds = 0.3\n"
+    digests = set()
+    for label in ("s:1:ada", ""):
+        folder = tmp_path / (label or "none")
+        with RunningServer(folder, config=config, env={"EXEC_EVENTS_SERVER_LABEL": label}) as server:
+            await eventually(server, "recorder", count=2)
+        for event in (recorder_events(server.data_dir, name)[0] for name in ("started", "heartbeat")):
+            assert event["heartbeat_us"] == 300_000
+            assert event.get("server", "") == label
+        digests.add(recorder_events(server.data_dir, "started")[0]["configuration_digest"])
+    assert len(digests) == 1
+
+
 async def test_delivered_records_are_pruned_and_the_cut_is_sealed(tmp_path: Path) -> None:
     """What retention removes from the front is named in a sealed event; what stays verifies, and the sink has all."""
     sink = tmp_path / "out.jsonl"

@@ -29,8 +29,8 @@ c.JupyterHub.hub_bind_url = "http://127.0.0.1:{hub}"
 c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{proxy_api}"
 c.ConfigurableHTTPProxy.auth_token = {proxy_token!r}
 c.ConfigurableHTTPProxy.command = {proxy!r}
-c.JupyterHub.authenticator_class = "dummy"
-c.DummyAuthenticator.password = {password!r}
+c.JupyterHub.authenticator_class = "firstuse"
+c.FirstUseAuthenticator.dbm_path = {passwords!r}
 c.Authenticator.allowed_users = {{"ada", "bob"}}
 c.JupyterHub.services = [
     {{
@@ -58,11 +58,19 @@ class Site:
     def logged_in(self, user: str) -> httpx.Client:
         """A browser in which a user is logged in at the Hub."""
         browser = httpx.Client(follow_redirects=True, timeout=30)
-        browser.get(f"{self._hub}/login")
-        form = {"username": user, "password": self._password, "_xsrf": browser.cookies["_xsrf"]}
-        answer = browser.post(f"{self._hub}/login", data=form, follow_redirects=False)
+        answer = self._send_form(browser, user, self._password)
         assert answer.status_code == 302, answer.text
         return browser
+
+    def log_in(self, user: str, password: str) -> httpx.Response:
+        """What the Hub says to a name and a password."""
+        with httpx.Client(timeout=30) as browser:
+            return self._send_form(browser, user, password)
+
+    def _send_form(self, browser: httpx.Client, user: str, password: str) -> httpx.Response:
+        browser.get(f"{self._hub}/login")
+        form = {"username": user, "password": password, "_xsrf": browser.cookies["_xsrf"]}
+        return browser.post(f"{self._hub}/login", data=form, follow_redirects=False)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +94,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             service=service,
             proxy_token=secrets.token_hex(16),
             proxy=[str(PROXY)],
-            password=password,
+            passwords=str(folder / "passwords.dbm"),
             python=sys.executable,
             store=store,
         )
@@ -147,8 +155,16 @@ def test_the_hub_says_who_may_see_it(site: Site) -> None:
     assert "/hub/login" in str(nobody.url)
 
 
+def test_a_name_that_is_taken_needs_its_password(site: Site) -> None:
+    """Once somebody has logged in under a name, another password is refused, and so is a name that is not allowed."""
+    with closing(site.logged_in("ada")):
+        pass
+    for user, password in (("ada", "another password"), ("eve", "a long password")):
+        assert site.log_in(user, password).status_code == 403
+
+
 @pytest.mark.parametrize(
-    "path", ["", "person", "notebook", "cohort", "integrity", "live", "static/dashboard.js", "nowhere"]
+    "path", ["", "person", "notebook", "cohort", "integrity", "metrics", "live", "static/dashboard.js", "nowhere"]
 )
 def test_nobody_gets_past_the_hub(site: Site, path: str) -> None:
     """Each route, also beside the proxy, sends whoever has no session to the Hub, whatever they bring."""

@@ -14,10 +14,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -31,18 +32,15 @@ SERVER_ACTION = "https://schema.jupyter.org/jupyterhub/events/server-action"
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0
 
+DOCUMENTED = (Path(__file__).parents[2] / "docs" / "handlers.md").read_text().split("```python\n")[1].split("```")[0]
+LOGIN = "https://exec-events.org/jupyterhub/login"
 CONFIG = """
-from exec_events.handlers import KafkaEventHandler
-
-c.EventLogger.handlers = [KafkaEventHandler({kafka!r}, name="jupyterhub", spool={spool!r})]
-
 c.JupyterHub.bind_url = "http://127.0.0.1:{public}"
 c.JupyterHub.hub_bind_url = "http://127.0.0.1:{hub}"
 c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{proxy_api}"
 c.ConfigurableHTTPProxy.auth_token = {proxy_token!r}
 c.ConfigurableHTTPProxy.command = {proxy!r}
-c.JupyterHub.authenticator_class = "dummy"
-c.DummyAuthenticator.password = {token!r}
+c.JupyterHub.authenticator_class = "firstuse"
 c.Authenticator.allowed_users = {{"ada", "bob"}}
 c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = {home!r}
@@ -62,8 +60,8 @@ class Hub:
     """A hub that runs, and its REST API."""
 
     def __init__(self, url: str, token: str, log: Path, process: subprocess.Popen[bytes]) -> None:
-        self._url = url
-        self._token = token
+        self.url = url
+        self.token = token
         self._log = log
         self.process = process
 
@@ -75,10 +73,10 @@ class Hub:
     def rest(self, method: str, path: str, body: Any = None) -> Any:
         """Call ``/hub/api`` and return its JSON, None where there is none; raises urllib.error.URLError."""
         request = urllib.request.Request(
-            f"{self._url}/hub/api{path}",
+            f"{self.url}/hub/api{path}",
             method=method,
             data=json.dumps(body).encode() if body is not None else (b"" if method == "POST" else None),
-            headers={"Authorization": f"token {self._token}"},
+            headers={"Authorization": f"token {self.token}"},
         )
         with urllib.request.urlopen(request, timeout=60) as response:
             text = response.read()
@@ -130,6 +128,18 @@ def end(process: subprocess.Popen[bytes]) -> int:
     return status
 
 
+def documented(kafka_url: str, spool: Path) -> str:
+    """The lines of docs/handlers.md, for this broker and folder."""
+    lines = DOCUMENTED
+    for there, here in (
+        ("kafka://broker-1:9092,broker-2:9092/jupyterhub", kafka_url),
+        ("/srv/jupyterhub/events", str(spool)),
+    ):
+        assert lines.count(there) == 1
+        lines = lines.replace(there, here)
+    return lines
+
+
 @contextmanager
 def running_hub(folder: Path, kafka_url: str, spool: Path) -> Iterator[Hub]:
     """A hub in a folder of its own, with ports, tokens and a database of its own."""
@@ -139,9 +149,8 @@ def running_hub(folder: Path, kafka_url: str, spool: Path) -> Iterator[Hub]:
     config = folder / "jupyterhub_config.py"
     config.touch(mode=0o600)
     config.write_text(
-        CONFIG.format(
-            kafka=kafka_url,
-            spool=str(spool),
+        documented(kafka_url, spool)
+        + CONFIG.format(
             public=public,
             hub=hub_port,
             proxy_api=proxy_api,
@@ -173,11 +182,19 @@ def running_hub(folder: Path, kafka_url: str, spool: Path) -> Iterator[Hub]:
     assert status == 0, hub.log[-6000:]
 
 
+def log_in(hub: Hub, user: str, password: str) -> int:
+    """What the Hub answers a browser with that logs in."""
+    with closing(httpx.Client(timeout=30)) as browser:
+        browser.get(f"{hub.url}/hub/login", follow_redirects=True)
+        form = {"username": user, "password": password, "_xsrf": browser.cookies["_xsrf"]}
+        return browser.post(f"{hub.url}/hub/login", data=form).status_code
+
+
 @pytest.mark.timeout(400)
 def test_starting_and_stopping_a_users_server_arrives_on_the_topic(
     tmp_path: Path, kafka: RunningKafka, kafka_prefix: str
 ) -> None:
-    """Each start and stop of a user's server is on the topic, once and in order, in a sealed record that verifies."""
+    """With the documented lines each start, stop and login is on the topic, once and in order, in a record that verifies."""
     spool, topic = tmp_path / "spool", f"{kafka_prefix}.events"
     with running_hub(tmp_path, f"kafka://{kafka.servers}/{kafka_prefix}", spool) as hub:
         for user in ("ada", "bob"):
@@ -190,7 +207,12 @@ def test_starting_and_stopping_a_users_server_arrives_on_the_topic(
             hub.rest("DELETE", f"/users/{user}/server")
             until(lambda user=user: "" not in hub.servers_of(user), STOP_SECONDS, hub)
         until(lambda: len(_actions(kafka, topic)) == 4, 30, hub)
+        # The first password that somebody gives is theirs.
+        assert log_in(hub, "ada", hub.token) == 302
+        assert log_in(hub, "ada", "another-password") == 403
     assert _actions(kafka, topic) == [("start", "ada"), ("start", "bob"), ("stop", "bob"), ("stop", "ada")]
+    (login,) = _events(kafka, topic, LOGIN)
+    assert (login["username"], login["authenticator"]) == ("ada", "FirstUseAuthenticator")
     messages = messages_of(kafka.settings, topic)
     assert wrong_with(messages, SpoolSource(spool)) == []
     report = verified(messages)
@@ -200,5 +222,10 @@ def test_starting_and_stopping_a_users_server_arrives_on_the_topic(
 
 def _actions(kafka: RunningKafka, topic: str) -> list[tuple[str, str]]:
     """What became of whose server, in order."""
+    return [(event["action"], event["username"]) for event in _events(kafka, topic, SERVER_ACTION)]
+
+
+def _events(kafka: RunningKafka, topic: str, schema: str) -> list[dict[str, Any]]:
+    """The events of one schema, in order."""
     events = [event_of(message.value) for message in messages_of(kafka.settings, topic)]
-    return [(event["action"], event["username"]) for event in events if event["__schema__"] == SERVER_ACTION]
+    return [event for event in events if event["__schema__"] == schema]

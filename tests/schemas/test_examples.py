@@ -101,6 +101,8 @@ REASONS = {
     "notebook_action/unknown-action": ("enum", "action"),
     "recorder/adopted-by-nobody": ("pattern", "adopted_by"),
     "recorder/cut-with-a-float-seq": ("type", "cuts/0/seq"),
+    "recorder/empty-server": ("minLength", "server"),
+    "recorder/float-heartbeat": ("type", "heartbeat_us"),
     "recorder/head-with-a-keyed-hash": ("pattern", "heads/0/hash"),
     "recorder/head-with-negative-seq": ("minimum", "heads/0/seq"),
     "recorder/head-without-seq": ("required", "heads/0"),

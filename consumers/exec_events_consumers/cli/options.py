@@ -28,14 +28,18 @@ _SAY_EVERY_SECONDS = 2.0
 def source_options(function: F) -> F:
     """``--from`` and ``--kafka-settings``, as ``source`` and ``kafka_settings``."""
     about = "spool://FOLDER, a folder, a .jsonl file or kafka://HOST:PORT/[PREFIX]; by default this user's spool."
-    function = click.option(
+    return click.option("--from", "source", metavar="SOURCE", help=about)(kafka_settings_option(function))
+
+
+def kafka_settings_option(function: F) -> F:
+    """``--kafka-settings``, as ``kafka_settings``."""
+    return click.option(
         "--kafka-settings",
         type=click.Path(exists=True, dir_okay=False),
         envvar="EXEC_EVENTS_KAFKA_SETTINGS",
         show_envvar=True,
         help="kafka-python's settings of a connection, as name = value in TOML.",
     )(function)
-    return click.option("--from", "source", metavar="SOURCE", help=about)(function)
 
 
 def store_option(function: F) -> F:

@@ -36,6 +36,7 @@ def up(
     exec-events up --port 0
     """
     from exec_events_consumers import aggregate as aggregating
+    from exec_events_consumers.dashboard.outside import Outside
     from exec_events_consumers.dashboard.serve import reading_engine, serve, waiting_in_spool
     from exec_events_consumers.open_feed import default_spool, default_store, open_feed
     from exec_events_consumers.store import Store
@@ -54,8 +55,8 @@ def up(
             engine = reading_engine(url)
             aggregation = Aggregation(feed, tables)
             try:
-                waiting = waiting_in_spool(engine, opened.folder)
-                serve(engine, place(host, port, token_file, hosts), waiting, _say, aggregation.start)
+                outside = Outside(waiting_in_spool(engine, opened.folder))
+                serve(engine, place(host, port, token_file, hosts), outside, _say, aggregation.start)
             finally:
                 progress = aggregation.end()
                 engine.dispose()

@@ -20,37 +20,40 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from . import queries
+from . import metrics, queries
 from .access import Access, Guard
 from .chart_data import chart_data, drawn_anew
 from .live import Live
 from .memo import Memo
-from .now_page import Sums, Waiting, integrity_page, now_page, sums_of
+from .now_page import Sums, integrity_page, now_page, sums_of
+from .outside import Outside
 from .page import Column, Page, Row, shown
 from .people_pages import NoSuchPage, cohort_page, cohorts_page, notebook_page, people_page, person_page
 from .span import EVER, OFFERED, BadSpan, Span, span_of
+from .watching import Alarms, alarms_of
 
 HERE = Path(__file__).parent
 Maker = Callable[[Connection, Span, Request], Page]
 T = TypeVar("T")
 FORMATS = ("html", "json", "csv")
+UNREADABLE = "the tables cannot be read at the moment: is `exec-events aggregate` new enough?"
 
 
 class Dashboard:
     """
     The pages of one store.
 
-    ``waiting`` says how many records the aggregate has not taken yet, ``clock`` what time it is.
+    ``outside`` says what the tables do not know, ``clock`` what time it is.
     """
 
     def __init__(
         self,
         engine: Engine,
-        waiting: Waiting = lambda: None,
+        outside: Outside = Outside(),  # noqa: B008 - frozen
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._engine = engine
-        self._waiting = waiting
+        self._outside = outside
         self._clock = clock
         self._templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
@@ -73,7 +76,8 @@ class Dashboard:
             self._page("/person", _person),
             self._page("/notebook", _notebook),
             self._page("/cohort", self._cohort),
-            self._page("/integrity", lambda connection, span, request: integrity_page(connection, span)),
+            self._page("/integrity", self._integrity),
+            Route("/metrics", self._metrics),
             Route("/live", self._live_figures),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ]
@@ -94,7 +98,7 @@ class Dashboard:
             except NoSuchPage as error:
                 return _refused(str(error), 404)
             except SQLAlchemyError:
-                return _refused("the tables cannot be read at the moment: is `exec-events aggregate` new enough?", 503)
+                return _refused(UNREADABLE, 503)
 
         return Route(path, answer)
 
@@ -131,7 +135,26 @@ class Dashboard:
     def _now(self, connection: Connection, span: Span) -> Page:
         make = self._made(lambda own: sums_of(own, span))
         sums = self._sums.get((span.since, span.until), queries.change(connection), make)
-        return now_page(connection, span, sums, self._waiting)
+        return now_page(connection, span, sums, self._outside.waiting(), self._alarms(connection, span.now))
+
+    def _integrity(self, connection: Connection, span: Span, request: Request) -> Page:
+        return integrity_page(connection, span, self._letters(connection), self._alarms(connection, span.now))
+
+    def _alarms(self, connection: Connection, now: datetime) -> Alarms:
+        return alarms_of(connection, self._outside.watching, now)
+
+    def _letters(self, connection: Connection) -> int | None:
+        return self._outside.letters(queries.read_to(connection))
+
+    def _metrics(self, request: Request) -> Response:
+        now = self._clock()
+        try:
+            with self._engine.connect() as connection:
+                alarms, letters = self._alarms(connection, now), self._letters(connection)
+                text = metrics.exposition(connection, alarms, self._outside.waiting(), letters, now)
+        except SQLAlchemyError:
+            return _refused(UNREADABLE, 503)
+        return Response(text, media_type=metrics.CONTENT_TYPE)
 
     def _made(self, make: Callable[[Connection], T]) -> Callable[[], T]:
         """Made on a connection of its own: whoever asked for it may be gone by then."""
@@ -152,6 +175,7 @@ class Dashboard:
         rows = self._templates.get_template("rows.html")
         message = {
             "facts": {fact.id: fact.text for fact in page.facts},
+            "alarms": [fact.id for fact in page.facts if fact.is_alarm],
             "tables": {table.id: rows.render(table=table) for table in page.tables},
             "charts": drawn_anew(page),
         }

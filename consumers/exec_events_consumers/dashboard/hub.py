@@ -3,7 +3,7 @@ Access by JupyterHub: whoever the Hub lets use this service may see the pages.
 
 The Hub starts the service and tells it its address, prefix and token in JUPYTERHUB_* variables; who may use it is
 said there, by the scope ``access:services!service=NAME``. The Hub's OAuth token stays here: a browser gets a
-random session alone.
+random session alone. A program brings a token of the Hub's that has the scope.
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ class HubAccess:
         """None for who may use the service, by the Hub's word, which is asked for anew every minute."""
         if request.url.path == f"{self._prefix}{CALLBACK}":
             return await self._callback(request)
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() in ("bearer", "token") and given:
+            # Of a program: a user's or a service's own token of the Hub.
+            owner = await self._auth.user_for_token(given, sync=False)
+            if owner is not None:
+                return None if self._may(owner) else _forbidden()
         began, token = self._sessions.get(request.cookies.get(self._auth.cookie_name, ""), (0.0, ""))
         if not token or time.monotonic() - began > SESSION_SECONDS:
             return self._to_the_hub(request)

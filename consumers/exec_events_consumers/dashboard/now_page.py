@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -11,9 +10,7 @@ from sqlalchemy import Connection
 from . import queries
 from .page import Chart, Column, Fact, Page, Row, Table
 from .span import Span, bucket_of, microseconds
-
-# How many records the aggregate has not taken yet, where somebody knows.
-Waiting = Callable[[], int | None]
+from .watching import Alarms, facts_of, recorder_rows, table_of
 
 RAN = (
     Column("runs", "Runs"),
@@ -42,7 +39,7 @@ def sums_of(connection: Connection, span: Span) -> Sums:
     return Sums(queries.counts(connection, span), activity, queries.people(connection, span))
 
 
-def now_page(connection: Connection, span: Span, sums: Sums, waiting: Waiting) -> Page:
+def now_page(connection: Connection, span: Span, sums: Sums, waiting: int | None, alarms: Alarms) -> Page:
     """Who runs what at the moment, how it goes, and whether these figures keep up."""
     ran = sums.ran
     newest = queries.newest(connection)
@@ -55,8 +52,9 @@ def now_page(connection: Connection, span: Span, sums: Sums, waiting: Waiting) -
         Fact("active-people", "People active (5 min)", queries.active_people(connection, at)),
         Fact("runs-last-minute", "Ended in the last minute", queries.finished_since(connection, span.now - _STEPS[16])),
         Fact("open-kernels", "Open kernels", queries.open_kernels(connection)),
-        Fact("waiting", "Records not counted yet", waiting()),
+        Fact("waiting", "Records not counted yet", waiting),
         Fact("age", "Newest event, ago", age, "seconds"),
+        *facts_of(alarms),
     ]
     latest = Table(
         "latest",
@@ -83,11 +81,10 @@ def now_page(connection: Connection, span: Span, sums: Sums, waiting: Waiting) -
     return Page("now", "Now", facts, [sums.activity, latest, people], [Chart("activity", "Runs and errors")])
 
 
-def integrity_page(connection: Connection, span: Span) -> Page:
+def integrity_page(connection: Connection, span: Span, letters: int | None, alarms: Alarms) -> Page:
     """Whether the record is whole, as far as the aggregate has read it; of all time."""
     sums = queries.chain_sums(connection)
     dead = queries.dead_letter_count(connection)
-    recorders = queries.all_recorders(connection)
     facts = [
         Fact("chains", "Chains", sums["chains"]),
         Fact("records", "Records", sums["records"]),
@@ -95,8 +92,11 @@ def integrity_page(connection: Connection, span: Span) -> Page:
         Fact("forks", "Forks", sums["forks"], is_alarm=sums["forks"] > 0),
         Fact("duplicates", "Duplicates (no fault)", sums["duplicates"]),
         Fact("dead-letters", "Dead letters", dead, is_alarm=dead > 0),
+        Fact("topic-letters", "Dead letters on their topic, not replayed", letters, is_alarm=bool(letters)),
+        *facts_of(alarms),
     ]
     tables = [
+        table_of(alarms),
         Table(
             "chains",
             "Chains, those with forks and gaps first",
@@ -133,6 +133,7 @@ def integrity_page(connection: Connection, span: Span) -> Page:
             "Recorders",
             (
                 Column("recorder_id", "Recorder", "text"),
+                Column("state", "Now", "text"),
                 Column("started_at", "Started (UTC)", "time"),
                 Column("last_at", "Last word (UTC)", "time"),
                 Column("ended_at", "Ended (UTC)", "time"),
@@ -140,7 +141,7 @@ def integrity_page(connection: Connection, span: Span) -> Page:
                 Column("executions", "Executions"),
                 Column("lost", "Lost"),
             ),
-            recorders,
+            recorder_rows(connection, span.now),
             "None has said anything yet.",
         ),
         Table(

@@ -158,6 +158,13 @@ def positions(connection: Connection) -> list[Row]:
     return _all(connection, query.limit(MOST_ROWS))
 
 
+def read_to(connection: Connection) -> dict[str, int]:
+    """How far each partition of whatever the aggregate has read was read."""
+    row = offsets.c
+    found = connection.execute(select(row.partition, row.position).where(row.consumer == NAME))
+    return dict(found.tuples().all())
+
+
 def change(connection: Connection) -> tuple[int, ...]:
     """Something that is another after every batch the aggregate has taken: asked four times a second."""
     row = offsets.c
@@ -405,3 +412,26 @@ def latest_dead_letters(connection: Connection) -> list[Row]:
 def all_recorders(connection: Connection) -> list[Row]:
     """Recorders, the latest first."""
     return _all(connection, select(recorders).order_by(recorders.c.last_at.desc()).limit(MOST_ROWS))
+
+
+def open_recorders(connection: Connection) -> list[Row]:
+    """When those that have not said that they ended spoke last, and how often they speak."""
+    row = recorders.c
+    return _all(connection, select(row.last_at, row.heartbeat_us).where(row.ended_at.is_(None)))
+
+
+def recorder_count(connection: Connection) -> int:
+    """How many there were."""
+    return int(connection.scalar(select(func.count()).select_from(recorders)) or 0)
+
+
+def last_words(connection: Connection, until: datetime) -> list[Row]:
+    """Of each server that has a label, what its recorder said last, no later than ``until``."""
+    row = recorders.c
+    last = select(row.server, func.max(row.last_at).label("last_at")).where(
+        row.server.is_not(None), row.last_at <= rfc3339(until)
+    )
+    latest = last.group_by(row.server).subquery("latest")
+    same = and_(row.server == latest.c.server, row.last_at == latest.c.last_at)
+    query = select(row.server, row.last_at, row.ended_at, row.heartbeat_us)
+    return _all(connection, query.select_from(recorders.join(latest, same)))

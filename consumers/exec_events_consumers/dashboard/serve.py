@@ -20,7 +20,7 @@ from . import hub, queries
 from .access import TokenAccess, keep_token, kept_token, new_token
 from .app import Dashboard, application
 from .backlog import records_waiting
-from .now_page import Waiting
+from .outside import Outside, Waiting
 
 _QUICKLY_SECONDS = 1
 
@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
 def serve(
     engine: Engine,
     place: Place,
-    waiting: Waiting,
+    outside: Outside,
     say: Callable[[str], None],
     on_server: Callable[[Server], None] = lambda server: None,
 ) -> None:
@@ -99,7 +99,7 @@ def serve(
 
     ``say`` is given the URL. Raises ConsumerError.
     """
-    dashboard = Dashboard(engine, waiting)
+    dashboard = Dashboard(engine, outside)
     if hub.is_service():
         host, port, prefix = hub.service_address()
         app = application(dashboard, hub.HubAccess(prefix), None, prefix)

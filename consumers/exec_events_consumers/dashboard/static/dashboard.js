@@ -66,6 +66,7 @@ function drawAll() {
 function show(message) {
   for (const [id, text] of Object.entries(message.facts)) {
     const place = document.getElementById(`fact-${id}`);
+    place?.parentElement.classList.toggle("alarm", message.alarms.includes(id));
     // An unchanged figure is not said again by a screen reader.
     if (place && place.textContent !== text) {
       place.textContent = text;

@@ -1,4 +1,4 @@
-"""docker/compose.yaml, without Docker: valid, of one version with the jars, and its settings start that Kafka."""
+"""docker/broker.yaml, without Docker: valid, of one version with the jars, and its settings start that Kafka."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tools.kafka_broker.node import Node
 from tools.kafka_broker.ports import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
-COMPOSE = REPOSITORY / "docker" / "compose.yaml"
+COMPOSE = REPOSITORY / "docker" / "broker.yaml"
 POM = REPOSITORY / "tools" / "kafka_broker" / "pom.xml"
 NOT_PROPERTIES = {"CLUSTER_ID", "KAFKA_HEAP_OPTS"}
 

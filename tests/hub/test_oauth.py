@@ -1,0 +1,53 @@
+"""The OAuth logins of docs/jupyterhub.md, in the configuration of a Hub: classes and settings that exist, secrets from a file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from jupyterhub.app import JupyterHub
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG = REPOSITORY / "docker" / "jupyterhub_config.py"
+OAUTH = re.compile(r"^<!-- oauth -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SNIPPETS = OAUTH.findall((REPOSITORY / "docs" / "jupyterhub.md").read_text(encoding="utf-8"))
+
+
+def loaded(folder: Path, snippet: str, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The whole configuration of a Hub with this file behind it."""
+    (folder / "oauth-secret").write_text("the secret\n")
+    (folder / "site.py").write_text(snippet)
+    for name, value in {
+        "STATE": folder,
+        "STORE": "sqlite:///t.db",
+        "USERS": "ada",
+        "CONFIG": folder / "site.py",
+    }.items():
+        monkeypatch.setenv(f"EXEC_EVENTS_HUB_{name}", str(value))
+    return PyFileConfigLoader(CONFIG.name, path=str(CONFIG.parent)).load_config()
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_a_login_is_configured(snippet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each snippet makes its provider's authenticator, whose every setting is a trait of its, with the secret and who may log in."""
+    config = loaded(tmp_path, snippet, monkeypatch)
+    hub = JupyterHub(config=config)
+    authenticator = hub.authenticator_class(config=config)
+    section = config[type(authenticator).__name__]
+    assert [name for name in section if name not in type(authenticator).class_traits(config=True)] == []
+    assert {name: getattr(authenticator, name) for name in section if name != "hosted_domain"} == {
+        name: value for name, value in section.items() if name != "hosted_domain"
+    }
+    assert authenticator.client_secret == "the secret"
+    assert authenticator.allowed_users == {"ada"}
+    assert not authenticator.allow_all
+    assert urlsplit(authenticator.authorize_url).scheme == "https"
+
+
+def test_three_are_documented() -> None:
+    """GitHub, Google and any other provider have a snippet each."""
+    assert re.findall(r'authenticator_class = "([\w-]+)"', "".join(SNIPPETS)) == ["github", "google", "generic-oauth"]

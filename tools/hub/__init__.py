@@ -1,0 +1,1 @@
+"""`make hub`: JupyterHub on this machine, with the recorder in every user's server."""
