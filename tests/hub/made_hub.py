@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from people import Person
+from hub_people import Person
 
 from tools.hub import accounts
 from tools.hub.hub import free_ports

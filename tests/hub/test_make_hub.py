@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 from chromium import launched
+from hub_people import Person, run
 from made_hub import SCREENSHOTS, Site, started, stop
-from people import Person, run
 from playwright.sync_api import Page, expect, sync_playwright
 
 from exec_events.api_handlers import default_handlers

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hub_people import Person, Server, run
 from made_hub import Site
-from people import Person, Server, run
 
 from exec_events.testing import Result
 from exec_events_schemas.record import event_of, seal, seal_of
