@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from conftest import PLAIN, Event, events_of, kind, recorded
+from conftest import PLAIN, Event, events_of, eventually, kind, recorded
 from exec_events.consent import Consents, ConsentText, consent_text
 from exec_events.errors import ConfigurationError
 from exec_events.testing import NotebookClient, RunningServer, records
@@ -109,8 +109,8 @@ async def test_from_yes_to_withdrawal(tmp_path: Path) -> None:
         assert await put(server) == given
         await client.wait(msg_id)
         await client.execute("1", cell_id="after yes")
-        late = await client.submit(LATE, cell_id="late")
-        await client.wait(late)
+        await client.execute(LATE, cell_id="late")
+        await eventually(server, "late_output", cell_id="late")
         large = "from IPython.display import display; display({'text/plain': 'x' * 400_000}, raw=True)"
         await client.execute(large, cell_id="large")
         found = await recorded(server, 3, kernel_id=client.kernel_id)
@@ -129,6 +129,7 @@ async def test_from_yes_to_withdrawal(tmp_path: Path) -> None:
         await client.restart()
         await asyncio.sleep(1)
         assert (await policy(server))["recording"] is False
+    assert [event["cell_id"] for event in events_of(server, "late_output")] == ["late"]
     chain = [e for e in of_people(server) if kind(e) != "kernel_lifecycle" and e.get("cell_id") != "late"]
     assert [(kind(e), e.get("action", e.get("cell_id"))) for e in chain] == [
         ("consent", "given"),
@@ -142,6 +143,18 @@ async def test_from_yes_to_withdrawal(tmp_path: Path) -> None:
     assert events_of(server, "recorder", action="stopped")[0]["executions"] == 3
     verified(server)
     assert "exec-events: fault" not in server.log
+
+
+async def test_late_outputs_after_a_withdrawal(tmp_path: Path) -> None:
+    """What comes late of an execution that was recorded before a withdrawal is not recorded after it."""
+    async with RunningServer(tmp_path, config=CONSENT) as server, NotebookClient(server) as client:
+        await put(server)
+        await client.execute(LATE.replace("1", "2", 1), cell_id="late")
+        await recorded(server, 1, kernel_id=client.kernel_id, settle=0)
+        await delete(server)
+        await client.wait_for(lambda m: m["header"]["msg_type"] == "stream" and "late" in m["content"]["text"])
+        await asyncio.sleep(1)
+    assert [kind(event) for event in of_people(server)] == ["consent", "cell_execution", "consent"]
 
 
 async def test_yes_and_no_on_one_server(tmp_path: Path) -> None:
@@ -184,23 +197,26 @@ async def test_consent_survives_a_restart_but_not_another_text(tmp_path: Path) -
     verified(server)
 
 
-@pytest.mark.parametrize("withdraws", [False, True])
-async def test_a_kill_while_a_cell_runs(tmp_path: Path, withdraws: bool) -> None:
-    """After a kill the next start closes an execution of who agreed, and none of who withdrew before."""
+@pytest.mark.parametrize("withdraws", ["never", "before", "since"])
+async def test_a_kill_while_a_cell_runs(tmp_path: Path, withdraws: str) -> None:
+    """After a kill the next start closes an execution of who agreed, and none of who withdrew before, or since at another server."""
     async with RunningServer(tmp_path, config=CONSENT) as server:
         await put(server)
         async with NotebookClient(server) as client:
             await client.submit("import time; time.sleep(60)", cell_id="killed")
             await asyncio.sleep(0.5)
-            if withdraws:
+            if withdraws == "before":
                 await delete(server)
                 await client.submit("import time; time.sleep(60)", cell_id="unrecorded")
                 await asyncio.sleep(0.5)
             server.kill()
+    if withdraws == "since":
+        (file,) = (server.data_dir / "exec-events").glob("consent-*.json")
+        file.unlink()
     async with RunningServer(tmp_path, config=CONSENT) as server:
         await asyncio.sleep(1)
     found = [(event["cell_id"], event["status"]) for event in events_of(server, "cell_execution")]
-    assert found == ([] if withdraws else [("killed", "recorder_stopped")])
+    assert found == ([("killed", "recorder_stopped")] if withdraws == "never" else [])
     assert noted(server) == []
     verified(server)
 
