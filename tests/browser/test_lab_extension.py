@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
 from lab_pages import WAIT_MS, LabPage, lab_page, write_notebook
 from playwright.sync_api import Browser, Route, expect
 
-from exec_events.testing import Record, RunningServer, events, executions_of, records, wait_for_records
+from exec_events.testing import NotebookClient, Record, RunningServer, events, executions_of, records, wait_for_records
 
 pytestmark = pytest.mark.timeout(300)
 expect.set_options(timeout=WAIT_MS)
@@ -39,6 +41,17 @@ def executions(server: RunningServer) -> dict[str, Record]:
     return {record["event"]["cell_id"]: record for record in found if "cell_id" in record["event"]}
 
 
+def run_elsewhere(server: RunningServer, notebook: str, cell_id: str, code: str) -> None:
+    """Run a cell of a notebook without a page; in a thread, since this one's event loop is Playwright's."""
+
+    async def run() -> None:
+        async with NotebookClient(server, notebook=notebook) as client:
+            assert (await client.execute(code, cell_id=cell_id)).status == "ok"
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, run()).result(60)
+
+
 def test_each_run_gets_its_mark(lab: LabPage, server: RunningServer) -> None:
     """The mark of each cell has the hashes, the number and the outcome that are in the record; a cell not run has none."""
     path = write_notebook(server, [*CELLS, "never()"])
@@ -59,17 +72,19 @@ def test_each_run_gets_its_mark(lab: LabPage, server: RunningServer) -> None:
 
 
 def test_marks_are_there_again(lab: LabPage, server: RunningServer) -> None:
-    """After a reload each cell has the mark it had, without being run; so has a cell that another client ran."""
-    path = write_notebook(server, CELLS, "again.ipynb")
+    """A cell that another client ran has its mark when the page opens, and after a reload each has the mark it had."""
+    path = write_notebook(server, [*CELLS, "other = 1"], "again.ipynb")
+    run_elsewhere(server, path.name, nbformat.read(path, 4).cells[3].id, "other = 1")
     lab.open(server, f"lab/tree/{path.name}")
+    expect(lab.mark(3)).to_contain_text(RECORDED)
     lab.run(0)
     lab.run(2)
     expect(lab.mark(0)).to_contain_text(RECORDED)
     expect(lab.mark(2)).to_contain_text(RECORDED)
-    before = [lab.mark(index).inner_text() for index in (0, 2)]
+    before = [lab.mark(index).inner_text() for index in (0, 2, 3)]
     lab.save()
     lab.reload()
-    for index, text in zip((0, 2), before, strict=True):
+    for index, text in zip((0, 2, 3), before, strict=True):
         expect(lab.mark(index)).to_have_text(text.replace("\n", ""))
     expect(lab.mark(1)).to_have_count(0)
 
@@ -298,7 +313,7 @@ def test_actions_are_sent_where_the_site_wants_them(browser: Browser) -> None:
         assert {event["trust"] for event in sent} == {"browser"}
 
 
-def actions_include(*names: str):
+def actions_include(*names: str) -> Callable[[list[Record]], bool]:
     """A predicate for `wait_for_records`: there are notebook actions of these names."""
 
     def there(found: list[Record]) -> bool:
