@@ -31,7 +31,7 @@ def own() -> str:
 
 def make(names: list[str], folder: Path) -> dict[str, str]:
     """Make the accounts that are not there yet, for the Hub of that folder; the passwords of those. Needs root."""
-    if wrong := [name for name in names if not _NAME.match(name)]:
+    if wrong := [name for name in names if not _NAME.fullmatch(name)]:
         raise HubError(f"{wrong[0]!r} is no name of an account: give small letters from a to z, then digits too")
     known = {one.pw_name: one for one in pwd.getpwall()}
     for name in names:
