@@ -43,6 +43,14 @@ def test_accounts_are_made_once_and_removed_again(made: Path) -> None:
     assert not home.exists()
 
 
+def test_who_has_no_password_cannot_log_in(made: Path) -> None:
+    """An account whose password is locked is none of those that the Hub lets in by itself."""
+    name = f"ada{secrets.token_hex(3)}"
+    accounts.make([name], made)
+    subprocess.run(["passwd", "--quiet", "--lock", name], check=True, timeout=30)
+    assert name not in accounts.ordinary()
+
+
 @pytest.mark.parametrize("name", ["root", "daemon", "-x", "a b", "../ada", "Ada", "", "a:b", "a\nb"])
 def test_no_other_accounts_are_made(made: Path, name: str) -> None:
     """An account of the system, and what is no name, are refused before anything is made."""
