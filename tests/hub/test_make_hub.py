@@ -138,6 +138,29 @@ def test_another_users_server_is_closed(site: Site, route: str) -> None:
             assert httpx.request(method, f"{theirs.url}{route}").status_code in (302, 403, 405)
 
 
+def test_a_page_of_another_origin_gets_nothing(site: Site) -> None:
+    """A page elsewhere that uses a person's own cookies posts nothing, opens no websocket, and may read no answer."""
+    with site.person(0) as ada:
+        server = ada.start_server()
+        ada.browser.get(f"{server.url}lab")
+        elsewhere = {"Origin": "https://elsewhere.example", "Referer": "https://elsewhere.example/"}
+        posted = ada.browser.post(f"{server.url}api/kernels", headers=elsewhere, json={"name": "python3"})
+        assert posted.status_code == 403
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+        opened = ada.browser.get(f"{server.url}api/events/subscribe", headers={**elsewhere, **upgrade, **key})
+        assert opened.status_code == 403
+        for url in (
+            f"{server.url}exec-events/status",
+            f"{server.url}api/contents",
+            site.dashboard,
+            f"{site.url}/hub/home",
+        ):
+            answer = ada.browser.get(url, headers=elsewhere)
+            assert "access-control-allow-origin" not in answer.headers, url
+            assert "access-control-allow-credentials" not in answer.headers, url
+
+
 def test_another_user_starts_and_stops_nothing(site: Site) -> None:
     """The Hub lets nobody see, start or stop somebody else's server, nor make a token for them."""
     with site.person(0) as ada, site.person(1) as ben:
