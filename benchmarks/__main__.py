@@ -35,6 +35,7 @@ FAMILIES = {
     "consume-growth": ("consume_growth", "measure"),
     "consume-memory": ("consume_memory", "measure"),
     "consume-dashboard": ("consume_dashboard", "measure"),
+    "hub-spawn": ("hub_spawn", "measure"),
 }
 # Several by one name.
 GROUPS = {group: [name for name in FAMILIES if name.startswith(f"{group}-")] for group in ("kafka", "consume")}

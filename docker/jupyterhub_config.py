@@ -30,6 +30,8 @@ c.ConfigurableHTTPProxy.pid_file = str(STATE / "proxy.pid")
 # Who may log in, and how they show that it is them.
 c.JupyterHub.authenticator_class = os.environ.get("EXEC_EVENTS_HUB_AUTHENTICATOR", "pam")
 c.Authenticator.allowed_users = USERS
+# FirstUse would take the absence of names for everybody.
+c.Authenticator.allow_all = False
 c.PAMAuthenticator.service = "jupyterhub"
 c.FirstUseAuthenticator.dbm_path = str(STATE / "passwords.dbm")
 c.FirstUseAuthenticator.create_users = False

@@ -138,6 +138,29 @@ def test_another_users_server_is_closed(site: Site, route: str) -> None:
             assert httpx.request(method, f"{theirs.url}{route}").status_code in (302, 403, 405)
 
 
+def test_a_page_of_another_origin_gets_nothing(site: Site) -> None:
+    """A page elsewhere that uses a person's own cookies posts nothing, opens no websocket, and may read no answer."""
+    with site.person(0) as ada:
+        server = ada.start_server()
+        ada.browser.get(f"{server.url}lab")
+        elsewhere = {"Origin": "https://elsewhere.example", "Referer": "https://elsewhere.example/"}
+        posted = ada.browser.post(f"{server.url}api/kernels", headers=elsewhere, json={"name": "python3"})
+        assert posted.status_code == 403
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+        opened = ada.browser.get(f"{server.url}api/events/subscribe", headers={**elsewhere, **upgrade, **key})
+        assert opened.status_code == 403
+        for url in (
+            f"{server.url}exec-events/status",
+            f"{server.url}api/contents",
+            site.dashboard,
+            f"{site.url}/hub/home",
+        ):
+            answer = ada.browser.get(url, headers=elsewhere)
+            assert "access-control-allow-origin" not in answer.headers, url
+            assert "access-control-allow-credentials" not in answer.headers, url
+
+
 def test_another_user_starts_and_stops_nothing(site: Site) -> None:
     """The Hub lets nobody see, start or stop somebody else's server, nor make a token for them."""
     with site.person(0) as ada, site.person(1) as ben:
@@ -154,18 +177,18 @@ def test_another_user_starts_and_stops_nothing(site: Site) -> None:
 
 
 def test_logging_out_closes_it(site: Site) -> None:
-    """After a logout the same cookies open neither the Hub nor the server nor the dashboard."""
+    """After a logout the browser is asked to log in again by the Hub, by the person's server and by its routes."""
     with site.person(0) as ada:
         server = ada.start_server()
         ada.browser.get(f"{server.url}lab")
         headers = {"X-XSRFToken": ada.xsrf(f"/user/{ada.name}/")}
         assert ada.browser.get(f"{server.url}api/status", headers=headers).status_code == 200
-        kept = httpx.Cookies(ada.browser.cookies)
+        assert ada.browser.get(f"{server.url}exec-events/status", headers=headers).status_code == 200
         ada.browser.get(f"{site.url}/hub/logout")
-        with httpx.Client(cookies=kept, follow_redirects=True, timeout=60) as browser:
-            for url in (f"{site.url}/hub/home", f"{server.url}lab"):
-                assert "/hub/login" in str(browser.get(url).url), url
-            assert browser.get(f"{server.url}api/status", headers=headers).status_code in (403, 404)
+        for url in (f"{site.url}/hub/home", f"{server.url}lab"):
+            assert "/hub/login" in str(ada.browser.get(url).url), url
+        for route in ("api/status", "exec-events/status"):
+            assert ada.browser.get(f"{server.url}{route}", headers=headers).status_code == 403
 
 
 def test_a_server_that_is_started_again_goes_on_recording(site: Site) -> None:

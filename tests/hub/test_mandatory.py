@@ -39,28 +39,27 @@ except NameError:
     pass
 """
 IN_HOME = {
-    "a configuration": {".jupyter/jupyter_server_config.py": TAKES_OVER},
-    "one of JupyterLab's": {".jupyter/jupyter_lab_config.py": TAKES_OVER, ".jupyter/jupyterlab_config.py": TAKES_OVER},
-    "one as JSON": {".jupyter/jupyter_server_config.json": json.dumps(OFF)},
-    "one in the folder .d": {".jupyter/jupyter_server_config.d/exec_events.json": json.dumps(OFF)},
-    "one beside the notebooks": {
+    "configurations": {
+        ".jupyter/jupyter_server_config.py": TAKES_OVER,
+        ".jupyter/jupyter_server_config.json": json.dumps(OFF),
+        ".jupyter/jupyter_server_config.d/exec_events.json": json.dumps(OFF),
+        ".jupyter/jupyter_lab_config.py": TAKES_OVER,
+        ".jupyter/jupyter_exec_events_config.py": TAKES_OVER,
+        ".local/etc/jupyter/jupyter_server_config.py": TAKES_OVER,
+        ".local/etc/jupyter/jupyter_server_config.d/exec_events.json": json.dumps(OFF),
+    },
+    "configurations beside the notebooks": {
         "jupyter_server_config.py": TAKES_OVER,
         "jupyter_config.py": TAKES_OVER,
         "jupyterhub_config.py": TAKES_OVER,
     },
-    "one under .local": {
-        ".local/etc/jupyter/jupyter_server_config.py": TAKES_OVER,
-        ".local/etc/jupyter/jupyter_server_config.d/exec_events.json": json.dumps(OFF),
-    },
-    "one of the extension's": {
-        ".jupyter/jupyter_exec_events_config.py": TAKES_OVER,
-        ".jupyter/exec_events_config.py": TAKES_OVER,
-    },
-    "modules": {f"{name}.py": TAKES_OVER for name in ("exec_events", "jupyter_server", "jupyterhub", "sitecustomize")},
-    "modules of the user's": {
-        f".local/lib/python3.{minor}/site-packages/{name}.py": TAKES_OVER
-        for minor in range(11, 16)
-        for name in ("exec_events", "usercustomize", "sitecustomize")
+    "modules": {
+        **{f"{name}.py": TAKES_OVER for name in ("exec_events", "jupyter_server", "jupyterhub", "sitecustomize")},
+        **{
+            f".local/lib/python3.{minor}/site-packages/{name}.py": TAKES_OVER
+            for minor in range(11, 16)
+            for name in ("exec_events", "usercustomize", "sitecustomize")
+        },
     },
     "an environment": dict.fromkeys(
         (".profile", ".bashrc", ".bash_profile", ".pam_environment", ".env"),
@@ -124,7 +123,7 @@ def until(condition: Any) -> None:
 
 def value(result: Result) -> str:
     """What a cell's last line came to, or what it raised."""
-    for message in result.outputs:
+    for message in reversed(result.outputs):
         content = message["content"]
         if "data" in content:
             return str(content["data"]["text/plain"])
@@ -198,17 +197,16 @@ def test_they_can_forge_no_event(ben: Person) -> None:
     assert httpx.post(f"{server.url}api/events", json=body, headers=headers).status_code == 400
 
 
-def test_what_cannot_be_recorded_does_not_start(site: Site, ben: Person) -> None:
-    """Where a user closes their own spool, their server does not start: it fails, and runs nothing unrecorded."""
-    spool = site.spool(ben.name)
+def test_what_cannot_be_recorded_does_not_run(site: Site, ben: Person) -> None:
+    """Where a user closes their own spool to the recorder, cells are refused, and say why."""
     ben.start_server()
     ben.stop_server()
+    spool = site.spool(ben.name)
     spool.chmod(0)
-    os.chown(spool, pwd.getpwnam(ben.name).pw_uid, -1)
     try:
-        ben.hub_api("POST", f"/users/{ben.name}/server")
-        until(lambda: "c.ExecEvents.required is set and nothing can be recorded" in site.log)
-        until(lambda: not ben.servers())
+        (result,) = asyncio.run(run(ben.start_server(), "open('ran', 'w')"))
+        assert value(result) == "NotRecorded"
+        assert not (Path(pwd.getpwnam(ben.name).pw_dir) / "ran").exists()
     finally:
         spool.chmod(0o700)
 
@@ -258,8 +256,9 @@ def test_they_can_remove_their_records_but_not_what_was_counted(site: Site, ben:
         counted = runs(ada, site)
         asyncio.run(run(server, "1", "2"))
         until(lambda: runs(ada, site) == counted + 2)
-        ask(server, f"import pathlib; [path.unlink() for path in pathlib.Path('{site.spool(ben.name)}').iterdir()]")
-        assert list(site.spool(ben.name).iterdir()) == []
+        files = list(site.spool(ben.name).glob("*.db"))
+        ask(server, f"import pathlib; [path.unlink() for path in pathlib.Path('{site.spool(ben.name)}').glob('*.db')]")
+        assert [path for path in files if path.exists()] == []
         assert runs(ada, site) >= counted + 2
 
 

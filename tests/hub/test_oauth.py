@@ -1,9 +1,12 @@
-"""The OAuth logins of docs/jupyterhub.md, in the configuration of a Hub: classes and settings that exist, secrets from a file."""
+"""Logins in the configuration of a Hub, those of docs/jupyterhub.md among them: settings that exist, and nobody let in unnamed."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,14 +20,14 @@ OAUTH = re.compile(r"^<!-- oauth -->\n```python\n(.*?)^```$", re.MULTILINE | re.
 SNIPPETS = OAUTH.findall((REPOSITORY / "docs" / "jupyterhub.md").read_text(encoding="utf-8"))
 
 
-def loaded(folder: Path, snippet: str, monkeypatch: pytest.MonkeyPatch) -> Config:
+def loaded(folder: Path, snippet: str, monkeypatch: pytest.MonkeyPatch, users: str = "ada") -> Config:
     """The whole configuration of a Hub with this file behind it."""
     (folder / "oauth-secret").write_text("the secret\n")
     (folder / "site.py").write_text(snippet)
     for name, value in {
         "STATE": folder,
         "STORE": "sqlite:///t.db",
-        "USERS": "ada",
+        "USERS": users,
         "CONFIG": folder / "site.py",
     }.items():
         monkeypatch.setenv(f"EXEC_EVENTS_HUB_{name}", str(value))
@@ -51,3 +54,17 @@ def test_a_login_is_configured(snippet: str, tmp_path: Path, monkeypatch: pytest
 def test_three_are_documented() -> None:
     """GitHub, Google and any other provider have a snippet each."""
     assert re.findall(r'authenticator_class = "([\w-]+)"', "".join(SNIPPETS)) == ["github", "google", "generic-oauth"]
+
+
+@pytest.mark.parametrize("login", ["pam", "firstuse"])
+def test_without_names_nobody_is_let_in(login: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Hub that was told no names lets nobody in, whoever the login knows."""
+    monkeypatch.setenv("EXEC_EVENTS_HUB_AUTHENTICATOR", login)
+    config = loaded(tmp_path, "", monkeypatch, users="")
+    authenticator = JupyterHub(config=config).authenticator_class(config=config)
+    assert not authenticator.allow_all
+    assert not asyncio.run(_answer(authenticator.check_allowed("ada", {"name": "ada"})))
+
+
+async def _answer(given: Any) -> Any:
+    return await given if inspect.isawaitable(given) else given

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import accounts, software
 from .errors import HubError
-from .hub import HOST, Hub, is_free, running, settings
+from .hub import HOST, Hub, bring_up_to_date, is_free, running, settings
 from .place import PROXY, Place, usual_folder
 
 USUAL_PORT = 8000
@@ -34,8 +34,9 @@ def main() -> int:
     parser.add_argument("--config", type=Path, action="append", default=[], help="more of the Hub's configuration")
     parser.add_argument("--clean", action="store_true", help="remove the accounts that were made, and the folder")
     arguments = parser.parse_args()
-    # As Ctrl-C does: the way out is through `with`.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As Ctrl-C does, also where the terminal is closed: the way out is through `with`.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         if arguments.clean:
             clean(Place(arguments.folder.absolute()))
@@ -113,14 +114,6 @@ def first_password(place: Place, name: str) -> dict[str, str]:
     if done.returncode not in (0, _HAS_ONE):
         raise HubError("the first password could not be kept; the reason is above")
     return {} if done.returncode == _HAS_ONE else {name: password}
-
-
-def bring_up_to_date(place: Place, source: str) -> None:
-    """Make the tables, or take in what was recorded while nobody aggregated."""
-    aggregate = [str(place.python), "-I", "-m", "exec_events", "aggregate", "--once"]
-    command = [*aggregate, "--from", source, "--store", place.store]
-    if subprocess.run(command, cwd=place.state, check=False, umask=0o077, stdout=subprocess.DEVNULL).returncode:
-        raise HubError("the tables could not be made; the reason is above")
 
 
 def what_to_do(url: str, users: list[str], readers: list[str], place: Place) -> str:

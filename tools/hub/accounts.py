@@ -14,14 +14,16 @@ from .errors import HubError
 MARK = "made by exec-events for"
 PAM_SERVICE = Path("/etc/pam.d/jupyterhub")
 PAM_LINES = f"# {MARK} make hub\nauth required pam_unix.so\naccount required pam_unix.so\n"
+SHADOW = Path("/etc/shadow")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}\Z")
 _ORDINARY = range(1000, 60000)
 _NO_SHELLS = {"nologin", "false", "sync"}
 
 
 def ordinary() -> list[str]:
-    """Accounts of people, by their numbers and shells."""
-    return [one.pw_name for one in pwd.getpwall() if one.pw_uid in _ORDINARY and _has_shell(one)]
+    """Accounts of people, who can log in: by their numbers, shells and passwords. Needs root."""
+    people = [one.pw_name for one in pwd.getpwall() if one.pw_uid in _ORDINARY and _has_shell(one)]
+    return [name for name in people if name in _with_password()]
 
 
 def own() -> str:
@@ -31,27 +33,16 @@ def own() -> str:
 
 def make(names: list[str], folder: Path) -> dict[str, str]:
     """Make the accounts that are not there yet, for the Hub of that folder; the passwords of those. Needs root."""
-    if wrong := [name for name in names if not _NAME.match(name)]:
-        raise HubError(f"{wrong[0]!r} is no name of an account: give small letters from a to z, then digits too")
+    if wrong := [name for name in names if not _NAME.fullmatch(name)]:
+        raise HubError(f"{wrong[0]!r} is no name of an account: take small letters, digits, - and _, a letter first")
     known = {one.pw_name: one for one in pwd.getpwall()}
     for name in names:
         if name in known and known[name].pw_uid not in _ORDINARY:
             raise HubError(f"{name} is an account of the system: choose another name")
     passwords = {name: secrets.token_urlsafe(12) for name in names if name not in known}
     for name, password in passwords.items():
-        _run(
-            [
-                "useradd",
-                "--create-home",
-                "--key",
-                "HOME_MODE=0700",
-                "--shell",
-                "/bin/bash",
-                "--comment",
-                _mark(folder),
-                name,
-            ]
-        )
+        about = ["--shell", "/bin/bash", "--comment", _mark(folder)]
+        _run(["useradd", "--create-home", "--key", "HOME_MODE=0700", *about, name])
         _run(["chpasswd"], f"{name}:{password}\n")
     return passwords
 
@@ -82,6 +73,11 @@ def _mark(folder: Path) -> str:
 
 def _has_shell(account: pwd.struct_passwd) -> bool:
     return Path(account.pw_shell).name not in _NO_SHELLS
+
+
+def _with_password() -> set[str]:
+    lines = (line.split(":") for line in SHADOW.read_text().splitlines())
+    return {name for name, password, *_ in lines if password and password[0] not in "!*"}
 
 
 def _run(command: list[str], given: str = "") -> None:

@@ -70,6 +70,14 @@ def running(place: Place) -> int | None:
     return None
 
 
+def bring_up_to_date(place: Place, source: str) -> None:
+    """Make the tables, or take in what was recorded while nobody aggregated."""
+    aggregate = [str(place.python), "-I", "-m", "exec_events", "aggregate", "--once"]
+    command = [*aggregate, "--from", source, "--store", place.store]
+    if subprocess.run(command, cwd=place.state, check=False, umask=0o077, stdout=subprocess.DEVNULL).returncode:
+        raise HubError("the tables could not be made; the reason is above")
+
+
 class Hub:
     """One Hub, its proxy, its services and its users' servers: ``with`` starts it and ends all of it."""
 
