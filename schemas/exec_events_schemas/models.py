@@ -765,7 +765,7 @@ class LateOutputV1(BaseModel):
 
 class RecorderV1(BaseModel):
     """
-    The recorder started, is alive, took over or pruned a spool file, or stopped. It carries the heads of all its chains, so that a cut tail shows. Personal data: none but the pseudonyms inside chain names.
+    The recorder started, is alive, took over or pruned a spool file, or stopped. It carries the heads of all its chains, so that a cut tail shows. Personal data: none but the pseudonyms inside chain names, and the label of a server, which is one person's.
     """
 
     model_config = ConfigDict(

@@ -364,6 +364,21 @@ def test_the_token_is_kept_from_others(tmp_path: Path) -> None:
         pass
 
 
+def test_only_a_hubs_service_can_ask_a_hub(tmp_path: Path) -> None:
+    """With the key of a Hub's servers and no Hub it ends, and says what to leave away; so it does where others can read the key."""
+    url = sqlite_url(tmp_path)
+    aggregate(url, random_log(random.Random(7), 20).records)
+    key = tmp_path / "servers.key"
+    arguments = ["dashboard", "--store", url, "--port", "0", "--server-key-file", str(key)]
+    with pytest.raises(AssertionError, match="leave --server-key-file away"), running(tmp_path, arguments):
+        pass
+    key.write_text("k" * 64)
+    key.chmod(0o644)
+    hub = {"JUPYTERHUB_API_URL": "http://127.0.0.1:9/hub/api", "JUPYTERHUB_API_TOKEN": "t" * 32}
+    with pytest.raises(AssertionError, match="chmod 600"), running(tmp_path, arguments, hub):
+        pass
+
+
 def test_a_long_name_and_a_proxy_prefix_work(tmp_path: Path) -> None:
     """Under a prefix, as a Hub's proxy leaves it in the path, pages and what they need are found."""
     import asyncio

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from logs import Log, aggregate, opened, random_log, sqlite_url, tables_of
@@ -18,6 +19,7 @@ from test_aggregate import ALL, check, rows
 from exec_events_consumers import aggregate as aggregating
 from exec_events_consumers import tables
 from exec_events_consumers.errors import LostPartition, StoreError
+from exec_events_consumers.migrations import configuration
 from exec_events_consumers.store import Store, open_engine
 from spool_files import FIRST, SECOND
 
@@ -39,6 +41,20 @@ def test_migrations_make_the_tables_as_they_are_written_down(url: str) -> None:
             "include_object": lambda _object, name, *_: name != "exec_events_version",
         }
         assert compare_metadata(MigrationContext.configure(connection, opts=options), tables.metadata) == []
+
+
+def test_a_store_of_the_first_tables_keeps_its_rows(url: str) -> None:
+    """A store of an earlier version is brought up to date with its recorders, of which nothing more is known."""
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        command.upgrade(configuration(connection), "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO recorders (recorder_id, last_at, lost, executions) VALUES ('old', '2026-01-01', 0, 7)"
+        )
+    engine.dispose()
+    with closing(Store(url, "x")) as store, store.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT recorder_id, executions, heartbeat_us, server FROM recorders").all()
+    assert rows == [("old", 7, None, None)]
 
 
 def test_two_that_start_at_once_both_come_up(url: str) -> None:

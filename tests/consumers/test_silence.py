@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import urllib.error
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exec_events_consumers.dashboard.hub_servers import HubServers, running_servers
+from exec_events_consumers.dashboard.repeated import pause_after, repeated
 from exec_events_consumers.dashboard.silence import INTERVALS, RunningServer, Word, silences, state_of
 from exec_events_schemas.errors import LabelKeyError
 from exec_events_schemas.server_label import label_key, server_label
@@ -191,6 +193,22 @@ def test_a_hub_that_does_not_answer_raises_no_alarm() -> None:
     answers[0] = pages({"name": "ada"})
     assert not hub.look()
     assert "read:servers" in hub.watched().problem
+
+
+def test_who_does_not_answer_is_asked_more_seldom() -> None:
+    """It is asked again and again, after twice the time each time it fails, up to a minute, and as ever once it answers."""
+    pauses = [10.0]
+    for is_well in (True, False, False, False, False, True):
+        pauses.append(pause_after(is_well, pauses[-1], 10.0))
+    assert pauses[1:] == [10, 20, 40, 60, 60, 10]
+    asked = threading.Semaphore(0)
+
+    def look() -> bool:
+        asked.release()
+        return True
+
+    with repeated(look, 0.01):
+        assert all(asked.acquire(timeout=10) for _ in range(3))
 
 
 def test_the_key_of_the_labels_is_made_once_and_for_one_account(tmp_path: Any) -> None:

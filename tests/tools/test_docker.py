@@ -7,9 +7,11 @@ import runpy
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -290,6 +292,34 @@ def test_the_dashboard_reads_the_database_and_does_not_write(secrets_folder: Pat
         with writing.connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
             connection.exec_driver_sql("DELETE FROM offsets")
         writing.dispose()
+
+
+# Healthchecks.
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers with the status that its path names."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path[1:]))
+        self.end_headers()
+
+
+def test_healthchecks_tell_an_answer_from_none(tmp_path: Path) -> None:
+    """A redirection and a refusal are answers; a fault and a closed port are not, nor is a store without tables."""
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        codes = [
+            done(sys.executable, DOCKER / "answers.py", f"{url}/{path}").returncode for path in (200, 303, 401, 500)
+        ]
+        server.shutdown()
+    assert codes == [0, 0, 0, 1]
+    assert done(sys.executable, DOCKER / "answers.py", url).returncode == 1
+    store = f"sqlite:///{tmp_path / 'tables.db'}"
+    assert done(sys.executable, DOCKER / "has_tables.py", store).returncode == 1
+    Store(store, "aggregate").close()
+    assert done(sys.executable, DOCKER / "has_tables.py", store).returncode == 0
 
 
 # The Hub's configuration.
