@@ -96,7 +96,7 @@ bench: $(INSTALLED) $(KAFKA_JARS)  ## what recording costs, beside a server with
 broker: $(INSTALLED)  ## Apache Kafka on 127.0.0.1 until Ctrl-C (NODES=3: three nodes)
 	@$(BIN)/python -m tools.kafka_broker --nodes $(or $(NODES),1) $(ARGS)
 
-hub: $(NODE_MODULES)  ## JupyterHub on 127.0.0.1 until Ctrl-C, everybody recorded (USERS="ada ben" makes accounts; PORT=8001)
+hub: $(NODE_MODULES) $(LAB_BUILT)  ## JupyterHub on 127.0.0.1 until Ctrl-C, everybody recorded (USERS="ada ben" makes accounts; PORT=8001)
 	@$(PYTHON) -m tools.hub --users "$(USERS)" $(if $(PORT),--port $(PORT)) $(if $(CONFIG),--config $(CONFIG)) $(ARGS)
 
 hub-clean:  ## remove the accounts that make hub made, its records and its software

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 import stat
 import subprocess
 import sys
@@ -59,6 +60,23 @@ def test_the_files_are_valid() -> None:
     assert compose.returncode == 0, compose.stdout + compose.stderr
     dockerfile = done(Path(sys.executable).with_name("hadolint"), DOCKER / "Dockerfile")
     assert dockerfile.returncode == 0, dockerfile.stdout + dockerfile.stderr
+
+
+def test_the_wheel_is_made_of_what_images_get(tmp_path: Path) -> None:
+    """What .dockerignore lets through, with the extension that another stage has built, is enough for the wheel."""
+    repository, source = DOCKER.parent, tmp_path / "source"
+    source.mkdir()
+    lines = (repository / ".dockerignore").read_text().splitlines()
+    left_out = shutil.ignore_patterns(*(line.removeprefix("**/") for line in lines if line.startswith("**/")))
+    for line in lines:
+        if line.startswith("!"):
+            one = repository / line[1:]
+            copy = shutil.copytree if one.is_dir() else shutil.copy
+            copy(one, source / one.name, **({"ignore": left_out} if one.is_dir() else {}))
+    assert (source / "exec_events/labextension/package.json").is_file(), "make labextension builds it"
+    wheel = done(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, source)
+    assert wheel.returncode == 0, wheel.stderr
+    assert len(list(tmp_path.glob("exec_events-*.whl"))) == 1
 
 
 def test_images_are_pinned() -> None:
