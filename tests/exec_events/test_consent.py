@@ -19,9 +19,9 @@ from conftest import PLAIN, Event, events_of, eventually, kind, recorded
 from exec_events.consent import Consents, ConsentText, consent_text
 from exec_events.errors import ConfigurationError
 from exec_events.testing import NotebookClient, RunningServer, records
-from people import TWO, ask, notebook
 from test_capture_others import direct
 from test_required import full_disk
+from two_people import TWO, ask, notebook
 
 CONSENT = PLAIN + "c.ExecEvents.mode = 'consent'\n"
 AGREE = {"version": "1"}

@@ -25,7 +25,7 @@ from exec_events.hashing import Hasher, commit
 from exec_events.seal import Content
 from exec_events.spool import Spool
 from exec_events.testing import NotebookClient, RunningServer, records
-from people import TWO, Person
+from two_people import TWO, Person
 
 LOG = logging.getLogger("test")
 HASHER = Hasher(None)

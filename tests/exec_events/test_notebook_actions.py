@@ -15,7 +15,7 @@ from conftest import PLAIN, events_of, eventually
 from exec_events.emit import Emitter, ForgedEvent
 from exec_events.notebook_actions import BURST, SCHEMA_ID, NotebookActions, Rate
 from exec_events.testing import RunningServer, records
-from people import TWO, Answer, ask, call
+from two_people import TWO, Answer, ask, call
 
 ON = "c.ExecEvents.actions = True\n"
 ACTIONS = (

@@ -21,7 +21,7 @@ from exec_events import metrics
 from exec_events.api_handlers import AUTH_RESOURCE
 from exec_events.app import ExecEvents
 from exec_events.testing import RunningServer, records
-from people import TWO, ask, call, notebook
+from two_people import TWO, ask, call, notebook
 
 # Refuses everything of ours to a request that says so, so that one server serves all tests; and keeps what is not
 # to be changed from who may only read.
