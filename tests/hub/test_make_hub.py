@@ -247,6 +247,8 @@ def run_a_cell(page: Page, site: Site, name: str) -> None:
     expect(cell).to_contain_text(name)
     page.keyboard.press("Shift+Enter")
     expect(page.locator(".jp-OutputArea-output").first).to_contain_text(f"hello {name}", timeout=60_000)
+    mark = page.locator(".jp-Notebook .jp-CodeCell").first.locator(".jp-ExecEvents-mark")
+    expect(mark).to_have_attribute("data-kind", "recorded", timeout=60_000)
 
 
 @pytest.mark.timeout(400)
