@@ -23,7 +23,7 @@ class _Caller:
 
     def __init__(self) -> None:
         self.calls: SimpleQueue[tuple[Callable[[], Any], Answers]] = SimpleQueue()
-        Thread(target=self._run, name="exec-events-kafka", daemon=True).start()
+        Thread(target=self._run, name="exec-events-caller", daemon=True).start()
 
     def _run(self) -> None:
         while True:
