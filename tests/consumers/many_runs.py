@@ -47,7 +47,7 @@ _DERIVED = (
     max(requested_at), false FROM executions GROUP BY chain""",
     "INSERT INTO kernel_sessions SELECT kernel_id, 'recorder', subject, notebook, 'python3', min(requested_at), NULL, NULL,"
     " 0, 0, 0, max(requested_at) FROM executions GROUP BY kernel_id",
-    "INSERT INTO recorders VALUES ('recorder', NULL, '2026-01-01T00:00:00.000000Z', NULL, NULL, 0, 0)",
+    "INSERT INTO recorders (recorder_id, started_at, last_at, ended_at, cause, lost, executions) VALUES ('recorder', NULL, '2026-01-01T00:00:00.000000Z', NULL, NULL, 0, 0)",
     "INSERT INTO offsets VALUES ('aggregate', 'p', 1, 'o', 1)",
 )
 

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from logs import MINUTE_US, aggregate, random_log, sqlite_url, time_at
-from sqlalchemy import Engine
+from many_runs import fill
+from sqlalchemy import Engine, create_engine
 from starlette.applications import Starlette
 
 from exec_events_consumers.dashboard.app import Dashboard
@@ -85,7 +86,7 @@ def test_what_is_costly_is_given_while_it_is_made_anew() -> None:
     told = []
     for seconds, change in ((0, "a"), (9, "b"), (11, "a"), (12, "b"), (13, "b"), (15, "b"), (76, "b"), (88, "c")):
         make.at = seconds
-        told.append(memo.get("page", change, make))
+        told.append(memo.get("page", change, make, make))
         if seconds == 13:
             assert len(behind) == 1
             behind.pop()()
@@ -101,7 +102,7 @@ def test_what_is_cheap_is_made_anew_whenever_tables_have_changed() -> None:
     told = []
     for seconds, change in ((0, "a"), (1, "a"), (2, "b"), (3, "c"), (30, "c"), (65, "c")):
         make.at = seconds
-        told.append(memo.get("page", change, make))
+        told.append(memo.get("page", change, make, make))
     assert told == [0, 0, 1, 2, 2, 3]
 
 
@@ -113,10 +114,21 @@ def test_what_cannot_be_made_behind_is_made_for_who_asks_next() -> None:
     def broken() -> int:
         raise OSError("the tables are gone")
 
-    assert memo.get("page", 1, make) == 0
+    assert memo.get("page", 1, make, make) == 0
     make.at = 20
-    assert memo.get("page", 2, broken) == 0
+    assert memo.get("page", 2, broken, broken) == 0
     make.at = 61
     with pytest.raises(OSError, match="the tables are gone"):
-        memo.get("page", 2, broken)
-    assert memo.get("page", 2, make) == 1
+        memo.get("page", 2, broken, broken)
+    assert memo.get("page", 2, make, make) == 1
+
+
+def test_pages_of_many_runs_take_one_connection_each(tmp_path: Path) -> None:
+    """Every page of tables as the benchmark fills them is made with the one connection of who asks for it."""
+    url = sqlite_url(tmp_path)
+    fill(url, 3000, 1_760_000_000_000_000, people=30).dispose()
+    engine = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=1)
+    paths = [*PATHS[:3], "/person?subject=person-1", "/notebook?subject=person-1&notebook=notebook-1"]
+    answers = asked(engine, *paths, "/cohort", "/cohort?notebook=notebook-1", "/integrity")
+    assert {answer.status_code for answer in answers} == {200}
+    engine.dispose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,12 +129,11 @@ class Dashboard:
         notebook = request.query_params.get("notebook")
         if notebook is None:
             return cohorts_page(connection, span)
-        make = self._made(lambda own: cohort_page(own, span, notebook))
-        return self._cohorts.get((notebook, span.since, span.until), queries.change(connection), make)
+        key = (notebook, span.since, span.until)
+        return self._kept(self._cohorts, key, connection, lambda used: cohort_page(used, span, notebook))
 
     def _now(self, connection: Connection, span: Span) -> Page:
-        make = self._made(lambda own: sums_of(own, span))
-        sums = self._sums.get((span.since, span.until), queries.change(connection), make)
+        sums = self._kept(self._sums, (span.since, span.until), connection, lambda used: sums_of(used, span))
         return now_page(connection, span, sums, self._outside.waiting(), self._alarms(connection, span.now))
 
     def _integrity(self, connection: Connection, span: Span, request: Request) -> Page:
@@ -156,14 +155,13 @@ class Dashboard:
             return _refused(UNREADABLE, 503)
         return Response(text, media_type=metrics.CONTENT_TYPE)
 
-    def _made(self, make: Callable[[Connection], T]) -> Callable[[], T]:
-        """Made on a connection of its own: whoever asked for it may be gone by then."""
+    def _kept(self, memo: Memo[T], key: Hashable, connection: Connection, make: Callable[[Connection], T]) -> T:
+        def behind() -> T:
+            # Whoever asked is gone by then; who waits uses the connection they have, so that none waits for a second.
+            with self._engine.connect() as own:
+                return make(own)
 
-        def made() -> T:
-            with self._engine.connect() as connection:
-                return make(connection)
-
-        return made
+        return memo.get(key, queries.change(connection), lambda: make(connection), behind)
 
     def _change(self) -> object:
         with self._engine.connect() as connection:

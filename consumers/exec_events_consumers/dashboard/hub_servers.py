@@ -92,7 +92,9 @@ def running_servers(
                     label = server_label(key, user["name"], name)
                     yield RunningServer(user["name"], name, label, started, known.get((label, started), now))
         following = page["_pagination"]["next"]
-        offset = None if following is None else int(following["offset"])
+        before, offset = offset, None if following is None else int(following["offset"])
+        if offset is not None and offset <= before:
+            raise ValueError("its pages of users do not go on")
 
 
 def ask_the_hub() -> Ask:

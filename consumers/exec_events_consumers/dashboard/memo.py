@@ -58,11 +58,11 @@ class Memo(Generic[T]):
         self._kept: OrderedDict[Hashable, _Kept[T]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, change: object, make: Callable[[], T]) -> T:
+    def get(self, key: Hashable, change: object, make: Callable[[], T], make_behind: Callable[[], T]) -> T:
         """
         What ``make`` makes, or made before for this key; ``change`` is another value when tables have changed.
 
-        ``make`` may be called on another thread, after this has returned.
+        ``make_behind`` makes the same, and may be called on another thread, after this has returned.
         """
         with self._lock:
             kept = self._kept.setdefault(key, _Kept())
@@ -75,7 +75,10 @@ class Memo(Generic[T]):
                 return value
             if kept.is_good_meanwhile(now):
                 if kept.lock.acquire(blocking=False):
-                    self._behind(lambda: self._made_behind(kept, change, make))
+                    try:
+                        self._behind(lambda: self._made_behind(kept, change, make_behind))
+                    except RuntimeError:  # no thread can be started just now
+                        kept.lock.release()
                 return value
         with kept.lock:
             if kept.value is None or not kept.is_good(change, self._clock()):
