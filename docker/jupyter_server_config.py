@@ -2,7 +2,7 @@
 
 c = get_config()  # noqa: F821
 
-c.ExecEvents.pseudonym_key_file = "/run/secrets/pseudonym-key"
+c.ExecEvents.pseudonym_key_file = "/run/secrets/notebook-key"
 c.ExecEvents.deliver_to = ["kafka://broker:19092"]
 c.ExecEvents.sink_settings = {
     "kafka": {

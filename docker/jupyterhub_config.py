@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from exec_events.owner_pseudonym import pseudonym_of_spawner
+from exec_events.privacy import load_key
 from exec_events_schemas.server_label import label_key, label_of_spawner
 
 c = get_config()  # noqa: F821
@@ -20,6 +22,7 @@ DASHBOARD_USERS = os.environ.get("EXEC_EVENTS_HUB_DASHBOARD_USERS", "").split()
 STORE = os.environ["EXEC_EVENTS_HUB_STORE"]
 SOURCE = os.environ.get("EXEC_EVENTS_HUB_SOURCE", "")
 SERVER_KEY = Path(os.environ.get("EXEC_EVENTS_HUB_SERVER_KEY", STATE / "servers.key"))
+PSEUDONYM_KEY = Path(os.environ.get("EXEC_EVENTS_HUB_PSEUDONYM_KEY", STATE / "pseudonym.key"))
 
 # The Hub's own: made on first start, with mode 0600, in a folder that nobody else may read.
 c.JupyterHub.cookie_secret_file = str(STATE / "cookie_secret")
@@ -47,8 +50,12 @@ c.Spawner.args = [
     "--ExecEvents.required=True",
 ]
 c.Spawner.default_url = "/lab"
-# By its label the dashboard knows of which server a recorder is, and that it should be heard.
-c.Spawner.environment = {"EXEC_EVENTS_SERVER_LABEL": label_of_spawner(label_key(SERVER_KEY))}
+# By its label the dashboard knows of which server a recorder is, and that it should be heard. The key of users'
+# pseudonyms stays here: with it in a user's server, the user could find out who is who.
+c.Spawner.environment = {
+    "EXEC_EVENTS_SERVER_LABEL": label_of_spawner(label_key(SERVER_KEY)),
+    "EXEC_EVENTS_OWNER_PSEUDONYM": pseudonym_of_spawner(load_key(PSEUDONYM_KEY)),
+}
 c.Spawner.start_timeout = 120
 
 # The record in tables, and the pages of them.

@@ -25,6 +25,7 @@ NAMES = (
     "proxy",
     "dashboard-token",
     "pseudonym-key",
+    "notebook-key",
     "server-key",
 )
 KAFKA = """security_protocol = "SASL_PLAINTEXT"
@@ -50,6 +51,7 @@ def files(made: Mapping[str, str]) -> Files:
         ("hub", "proxy"): (ROOT, made["proxy"]),
         ("hub", "dashboard-token"): (ROOT, made["dashboard-token"]),
         ("hub", "server-key"): (ROOT, made["server-key"]),
+        ("hub", "pseudonym-key"): (ROOT, made["pseudonym-key"]),
         ("hub", "kafka-hub"): (ROOT, made["kafka-hub"]),
         ("readers", "kafka-reader"): (READER, made["kafka-reader"]),
         ("readers", "kafka.toml"): (READER, KAFKA.format(name="reader")),
@@ -60,7 +62,7 @@ def files(made: Mapping[str, str]) -> Files:
         ("dashboard", "token"): (READER, made["dashboard-token"]),
         ("dashboard", "server-key"): (READER, made["server-key"]),
         ("recorder", "kafka-recorder"): (USER, made["kafka-recorder"]),
-        ("recorder", "pseudonym-key"): (USER, made["pseudonym-key"]),
+        ("recorder", "notebook-key"): (USER, made["notebook-key"]),
     }
 
 

@@ -18,7 +18,7 @@ from traitlets import Bool, Dict, Enum, Float, Int, List, Unicode, default
 from exec_events_schemas.record import canonical
 from exec_events_schemas.server_label import ENVIRONMENT as LABEL_ENVIRONMENT
 
-from . import __version__, interrupt, paths
+from . import __version__, interrupt, owner_pseudonym, paths
 from .answers import Answers, Site
 from .api_handlers import default_handlers
 from .clock import now_us, rfc3339
@@ -156,6 +156,15 @@ class ExecEvents(ExtensionApp):
         "", help="The key of the site's pseudonyms (64 hexadecimal digits, mode 0600); made on first start."
     ).tag(config=True)
 
+    owner_pseudonym = Unicode(
+        help="""The pseudonym of the user whose server this is, made by who keeps the key of users' pseudonyms; a
+        JupyterHub gives it in EXEC_EVENTS_OWNER_PSEUDONYM. The key here is then for notebooks and other users."""
+    ).tag(config=True)
+
+    @default("owner_pseudonym")
+    def _default_owner_pseudonym(self) -> str:
+        return os.environ.get(owner_pseudonym.ENVIRONMENT, "")
+
     hash_key_file = Unicode(
         "",
         help="""A key for the hashes of code and outputs (64 hexadecimal digits, mode 0600): with one, they cannot be
@@ -200,7 +209,7 @@ class ExecEvents(ExtensionApp):
             window_seconds=REQUIRED_WINDOW_SECONDS if self.required else WINDOW_SECONDS,
         )
         self._keys = (self._pseudonym_key(), self._hash_key())
-        pseudonyms, hasher = Pseudonyms(self._keys[0]), Hasher(self._keys[1])
+        pseudonyms, hasher = self._pseudonyms(self._keys[0]), Hasher(self._keys[1])
         describer = Describer(recorder_id, self.trust, pseudonyms, hasher, LastRuns())
         assert server.event_logger is not None, "a server has its event logger before its extensions"
         self._emitter = Emitter(server.event_logger, self.log)
@@ -258,6 +267,10 @@ class ExecEvents(ExtensionApp):
         if self.identity == "plain":
             return None
         return load_key(Path(self.pseudonym_key_file) if self.pseudonym_key_file else paths.key_file())
+
+    def _pseudonyms(self, key: bytes | None) -> Pseudonyms:
+        """Plain names are for everybody, also where somebody gave the owner a pseudonym."""
+        return Pseudonyms(key, owner_pseudonym.given(self.owner_pseudonym, os.environ) if key else {})
 
     def _hash_key(self) -> bytes | None:
         return read_key(Path(self.hash_key_file)) if self.hash_key_file else None
@@ -399,7 +412,7 @@ class ExecEvents(ExtensionApp):
         from hashlib import sha256
 
         # Secrets, and what is another for each server of a site.
-        left_out = ("pseudonym_key_file", "hash_key_file", "sink_settings", "server_label")
+        left_out = ("pseudonym_key_file", "hash_key_file", "sink_settings", "server_label", "owner_pseudonym")
         chosen = {name: self._digestible(name) for name in self.class_own_traits(config=True) if name not in left_out}
         chosen["deliver_to"] = [name_of(url) for url in self.deliver_to]
         chosen["sink_settings"] = {name: sorted(settings) for name, settings in self.sink_settings.items()}

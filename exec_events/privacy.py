@@ -11,7 +11,8 @@ import hmac
 import os
 import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -73,13 +74,18 @@ def read_key(path: Path) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
-    """Names to pseudonyms; with ``key`` None (identity = "plain") names stay as they are."""
+    """
+    Names to pseudonyms; with ``key`` None (identity = "plain") names stay as they are.
+
+    ``given`` are users' that somebody else made, who holds another key.
+    """
 
     key: bytes | None
+    given: Mapping[str, str] = field(default_factory=dict)
 
     def subject(self, name: str) -> str:
         """What stands for a user's name in events."""
-        return self._pseudonym("subject", name, SUBJECT_LIMIT)
+        return self.given.get(name) or self._pseudonym("subject", name, SUBJECT_LIMIT)
 
     def notebook(self, path: str) -> str:
         """What stands for a notebook's path in events."""

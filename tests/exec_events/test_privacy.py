@@ -19,6 +19,7 @@ import pytest
 from conftest import PLAIN, events_of, recorded
 from exec_events.errors import ConfigurationError
 from exec_events.hashing import Hasher
+from exec_events.owner_pseudonym import given, pseudonym_of_spawner
 from exec_events.privacy import Pseudonyms, clean, error_name, load_key, read_key
 from exec_events.testing import NotebookClient, RunningServer, records
 
@@ -26,6 +27,7 @@ CANARY = "canary-4b1d6c0e-in-the-environment"
 HASH_KEY = "5c" * 32
 ACCOUNT = getpass.getuser()
 PATH = "course/private notes.ipynb"
+GIVEN = f"p:{'a1' * 4}:{'b2' * 16}"
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +182,29 @@ async def test_a_key_others_can_read_is_refused(site: RunningServer) -> None:
     assert len([r for r in records(site.data_dir) if r["event"].get("status")]) <= count
 
 
+@pytest.mark.parametrize("owner", [ACCOUNT, "somebody-else"])
+async def test_a_pseudonym_that_a_hub_gives_is_its_owners(tmp_path: Path, owner: str) -> None:
+    """The owner's name becomes the given pseudonym, and anybody else's, as every notebook's, one under the server's own key."""
+    env = {"EXEC_EVENTS_OWNER_PSEUDONYM": GIVEN, "JUPYTERHUB_USER": owner}
+    async with RunningServer(tmp_path, env=env) as server:
+        event = await run(server, "1", "notes.ipynb")
+        own = Pseudonyms(read_key(server.data_dir / "exec-events" / "pseudonym.key"))
+    assert event["subject"] == (GIVEN if owner == ACCOUNT else own.subject(ACCOUNT))
+    assert event["notebook"] == own.notebook("notes.ipynb")
+
+
+async def test_a_given_pseudonym_that_is_none_is_refused(tmp_path: Path) -> None:
+    """With one that is no pseudonym nothing is recorded, cells run, and the status says what to give."""
+    env = {"EXEC_EVENTS_OWNER_PSEUDONYM": ACCOUNT, "JUPYTERHUB_USER": ACCOUNT}
+    async with RunningServer(tmp_path, env=env) as server:
+        async with NotebookClient(server) as client:
+            assert (await client.execute("print(1)")).status == "ok"
+        status = await asyncio.to_thread(server.rest, "GET", "/exec-events/status")
+    assert status["recording"] is False
+    assert any("exec-events pseudonym" in problem for problem in status["problems"])
+    assert records(server.data_dir) == []
+
+
 @pytest.fixture
 async def plain_server(tmp_path: Path) -> AsyncIterator[RunningServer]:
     """A server with plain names."""
@@ -253,6 +278,25 @@ def test_pseudonyms_tell_names_apart_and_kinds() -> None:
     assert one.subject("jo") == one.subject("jo")
     named = [one.subject("jo"), one.subject("jo "), one.notebook("jo"), other.subject("jo"), one.subject("\udc80")]
     assert len(set(named)) == len(named)
+
+
+def test_a_given_pseudonym_is_one_and_somebodys() -> None:
+    """What the Hub's own function makes is taken for the user it names; what has another form, or no owner, is refused."""
+
+    class Spawner:
+        class user:  # noqa: N801
+            name = "jo"
+
+    made = pseudonym_of_spawner(b"1" * 32)(Spawner())
+    assert made == Pseudonyms(b"1" * 32).subject("jo")
+    assert given(made, {"JUPYTERHUB_USER": "jo"}) == {"jo": made}
+    assert given("", {"JUPYTERHUB_USER": "jo"}) == {}
+    for wrong in ("jo", made.upper(), made[:-1], f"{made}\n", f" {made}", "p::"):
+        with pytest.raises(ConfigurationError, match="exec-events pseudonym"):
+            given(wrong, {"JUPYTERHUB_USER": "jo"})
+    for nobody in ({}, {"JUPYTERHUB_USER": ""}):
+        with pytest.raises(ConfigurationError, match="JUPYTERHUB_USER"):
+            given(made, nobody)
 
 
 @pytest.mark.parametrize(

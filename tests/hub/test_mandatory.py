@@ -19,6 +19,7 @@ import pytest
 from hub_people import Person, Server, run
 from made_hub import Site
 
+from exec_events.privacy import Pseudonyms, read_key
 from exec_events.testing import Result
 from exec_events_schemas.record import event_of, seal, seal_of
 from exec_events_schemas.sources.spool import SpoolSource
@@ -243,10 +244,28 @@ def test_they_can_run_what_it_does_not_see(site: Site, ben: Person) -> None:
     until(lambda: executions(site, ben.name) == before + 3)
 
 
-def test_they_can_read_their_copy_of_the_key(site: Site, ben: Person) -> None:
-    """The site's key of pseudonyms is theirs to read: who also gets others' records can try names."""
-    key = (site.folder / "state/pseudonym.key").read_text()
+def test_they_can_read_the_key_of_notebooks(site: Site, ben: Person) -> None:
+    """The key of notebooks' pseudonyms is theirs to read: who also gets others' records can try paths."""
+    key = (site.folder / "state/notebook.key").read_text()
     assert ask(ben.start_server(), f"open('{site.folder}/keys/{ben.name}').read()") == repr(key)
+
+
+def test_they_cannot_make_another_users_pseudonym(site: Site, ben: Person) -> None:
+    """A user's server has their own pseudonym, given by the Hub, and no key under which another user's is made."""
+    server, other = ben.start_server(), site.names[0]
+    theirs = Pseudonyms(read_key(site.folder / "state/pseudonym.key"))
+    names = "('EXEC_EVENTS_OWNER_PSEUDONYM', 'JUPYTERHUB_USER')"
+    told = ask(server, f"import os; [os.environ[name] for name in {names}]")
+    assert told == repr([theirs.subject(ben.name), ben.name])
+    key = site.folder / "keys" / ben.name
+    made = ask(server, f"from exec_events.privacy import *; Pseudonyms(read_key(Path('{key}'))).subject('{other}')")
+    assert made != repr(theirs.subject(other))
+    before = executions(site, ben.name)
+    ask(server, "1")
+    until(lambda: executions(site, ben.name) > before)
+    assert {event["subject"] for event in events(site, ben.name) if "subject" in event} == {theirs.subject(ben.name)}
+    # Arguments of programs are for every account of the machine to read.
+    assert not any(theirs.subject(ben.name) in " ".join(process.info["cmdline"]) for process in site.processes())
 
 
 def test_they_can_remove_their_records_but_not_what_was_counted(site: Site, ben: Person) -> None:

@@ -33,6 +33,7 @@ from sqlalchemy.exc import ProgrammingError
 from test_broker_compose import NOT_PROPERTIES, POM, property_of
 from traitlets.config import Config
 
+from exec_events.privacy import Pseudonyms, read_key
 from exec_events_consumers.dashboard.serve import reading_engine
 from exec_events_consumers.store import Store
 from exec_events_schemas.kafka_settings import SETTINGS_FILE, read_settings
@@ -155,7 +156,7 @@ def test_a_users_server_gets_its_own_secrets_alone(secrets_folder: Path) -> None
     """In what is mounted into users' servers is neither the admin's nor the reader's nor the database's password."""
     theirs = "".join(file.read_text() for file in (secrets_folder / "recorder").iterdir())
     for file in (secrets_folder / "all").iterdir():
-        assert (file.read_text() in theirs) == (file.name in ("kafka-recorder", "pseudonym-key")), file.name
+        assert (file.read_text() in theirs) == (file.name in ("kafka-recorder", "notebook-key")), file.name
     mounted = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
     assert {f"secrets-{folder.name}" for folder in secrets_folder.iterdir()} <= mounted
 
@@ -346,7 +347,7 @@ def test_healthchecks_tell_an_answer_from_none(tmp_path: Path) -> None:
 def test_the_configurations_are_those_of_the_programs(
     secrets_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The Hub's file makes a spawner with a label for each server, and every name in both files is one there is."""
+    """The Hub's file makes a spawner with a label and a pseudonym for each server, and every name in both files is one there is."""
     here = {
         "/run/secrets": str(secrets_folder / "hub"),
         "/srv/jupyterhub": str(tmp_path),
@@ -375,8 +376,11 @@ def test_the_configurations_are_those_of_the_programs(
 
         name = ""
 
-    label = config.Spawner.environment["EXEC_EVENTS_SERVER_LABEL"](Named())
-    assert label == server_label(label_key(secrets_folder / "dashboard" / "server-key"), "ada")
+    given = {name: value(Named()) for name, value in config.Spawner.environment.items()}
+    assert given == {
+        "EXEC_EVENTS_SERVER_LABEL": server_label(label_key(secrets_folder / "dashboard" / "server-key"), "ada"),
+        "EXEC_EVENTS_OWNER_PSEUDONYM": Pseudonyms(read_key(secrets_folder / "all" / "pseudonym-key")).subject("ada"),
+    }
     (service,) = config.JupyterHub.services
     assert {"exec-events"} == {name for role in config.JupyterHub.load_roles for name in role.get("services", [])}
     assert service["api_token"] == (secrets_folder / "dashboard" / "token").read_text()

@@ -125,9 +125,12 @@ JupyterHub is at
 
 1. Log in as {" or ".join(users)}, and run a cell of a notebook: it is recorded.
 2. Log in as {" or ".join(readers)}, and look at {url}/services/exec-events/
+3. People are pseudonyms there. Which is {users[0]}'s, says
+
+    {place.python.with_name("exec-events")} pseudonym {users[0]} --key-file {place.state / "pseudonym.key"}
 
 The records are in {place.records}, the log is {place.log}.
-Ctrl-C ends all of it. `make hub-clean` removes the accounts that were made, and the records.
+Ctrl-C ends all of it. `make hub-clean` removes the accounts that were made, the records and the software.
 """
 
 

@@ -6,11 +6,13 @@ import secrets
 import stat
 from pathlib import Path
 
+from exec_events.privacy import load_key
+
 c = get_config()  # noqa: F821
 
 RECORDS = Path(os.environ["EXEC_EVENTS_HUB_RECORDS"])
 KEYS = Path(os.environ["EXEC_EVENTS_HUB_KEYS"])
-SITE_KEY = Path(os.environ["EXEC_EVENTS_HUB_STATE"]) / "pseudonym.key"
+NOTEBOOK_KEY = Path(os.environ["EXEC_EVENTS_HUB_STATE"]) / "notebook.key"
 RECORDED = list(c.Spawner.args)
 
 c.JupyterHub.bind_url = os.environ["EXEC_EVENTS_HUB_BIND_URL"]
@@ -30,7 +32,7 @@ def write(path, text, owner=-1):
 
 
 def prepare(spawner):
-    """A spool that is the user's alone, and a copy of the key: in folders that they cannot change."""
+    """A spool that is the user's alone, and a copy of the key of notebooks: in folders that they cannot change."""
     account = pwd.getpwnam(spawner.user.name)
     spool, key = RECORDS / account.pw_name, KEYS / account.pw_name
     if not spool.exists():
@@ -39,10 +41,9 @@ def prepare(spawner):
     there = spool.lstat()
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != account.pw_uid:
         raise RuntimeError(f"{spool} is not a folder of {account.pw_name}'s")
-    write(key, SITE_KEY.read_text(), account.pw_uid)
+    write(key, NOTEBOOK_KEY.read_text(), account.pw_uid)
     spawner.args = [*RECORDED, f"--ExecEvents.spool={spool}", f"--ExecEvents.pseudonym_key_file={key}"]
 
 
-if not SITE_KEY.exists():
-    write(SITE_KEY, secrets.token_hex(32))
+load_key(NOTEBOOK_KEY)
 c.Spawner.pre_spawn_hook = prepare

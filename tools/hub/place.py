@@ -4,7 +4,7 @@ Where a Hub on this machine keeps what it has, and who may read it.
 FOLDER/venv     the software of the Hub and of users' servers: read by all, written by who starts the Hub
 FOLDER/state    the Hub's database, secrets, log and tables: nobody else's
 FOLDER/records  a folder of each user, of which they own their spool: theirs alone, and the Hub's where it is root
-FOLDER/keys     a copy of the site's pseudonym key for each user
+FOLDER/keys     a copy of the key of notebooks' pseudonyms for each user
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Place:
 
     @property
     def keys(self) -> Path:
-        """Users' copies of the key."""
+        """Users' copies of the key of notebooks."""
         return self.folder / "keys"
 
     @property
