@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import REGISTRY
@@ -38,8 +39,9 @@ class RecorderCollector(Collector):
         REGISTRY.register(self)
 
     def unregister(self) -> None:
-        """Show them no more."""
-        REGISTRY.unregister(self)
+        """Show them no more; a second time changes nothing."""
+        with contextlib.suppress(KeyError):
+            REGISTRY.unregister(self)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing beforehand, so that registering asks nobody."""
