@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,29 +82,11 @@ def started(installed: Path, *more: str) -> Iterator[Site]:
     folder.chmod(0o755)
     (folder / "venv").symlink_to(installed)
     names = [f"{name}{secrets.token_hex(3)}" for name in ("ada", "ben")]
-    (port,) = free_ports(1)
-    output = folder / "printed"
-    with output.open("wb") as printed:
-        process = subprocess.Popen(
-            ["make", "hub", f"USERS={' '.join(names)}", f"PORT={port}", f"ARGS=--folder {folder} {' '.join(more)}"],
-            cwd=REPOSITORY,
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-        )
+    arguments = [f"USERS={' '.join(names)}", f"ARGS=--folder {folder} {' '.join(more)}"]
     try:
-        until = time.monotonic() + START_SECONDS
-        while "Ctrl-C ends" not in output.read_text():
-            assert process.poll() is None, output.read_text()
-            assert time.monotonic() < until, output.read_text()
-            time.sleep(0.2)
-        text = output.read_text()
-        passwords = dict(re.findall(r"^password of (\w+): (\S+)$", text, re.MULTILINE))
-        yield Site(f"http://127.0.0.1:{port}", folder, text, process, passwords)
+        with running(folder, ["make", "hub", *arguments], REPOSITORY) as site:
+            yield site
     finally:
-        stop(process)
         for name in names:
             for left in psutil.process_iter(["username"]):
                 if left.info["username"] == name:
@@ -112,6 +94,34 @@ def started(installed: Path, *more: str) -> Iterator[Site]:
         accounts.remove_made(folder)
         assert not {one.pw_name for one in pwd.getpwall()} & set(names)
         shutil.rmtree(folder)
+
+
+@contextmanager
+def running(folder: Path, command: Sequence[str], checkout: Path) -> Iterator[Site]:
+    """What that command of `make hub` for that folder starts, until the end of the block."""
+    (port,) = free_ports(1)
+    with tempfile.NamedTemporaryFile() as printed:
+        process = subprocess.Popen(
+            [*command, f"PORT={port}"],
+            cwd=checkout,
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+        )
+        output = Path(printed.name)
+        try:
+            until = time.monotonic() + START_SECONDS
+            while "Ctrl-C ends" not in output.read_text():
+                assert process.poll() is None, output.read_text()
+                assert time.monotonic() < until, output.read_text()
+                time.sleep(0.2)
+            text = output.read_text()
+            passwords = dict(re.findall(r"^password of (\w+): (\S+)$", text, re.MULTILINE))
+            yield Site(f"http://127.0.0.1:{port}", folder, text, process, passwords)
+        finally:
+            stop(process)
 
 
 def stop(process: subprocess.Popen[str]) -> int:

@@ -64,7 +64,7 @@ def test_the_files_are_valid() -> None:
 
 
 def test_the_wheel_is_made_of_what_images_get(tmp_path: Path) -> None:
-    """What .dockerignore lets through, with the extension that another stage has built, is enough for the wheel."""
+    """What .dockerignore lets through, with the extension that another stage has built, is enough for the wheel; what tsc remembers stays out."""
     repository, source = DOCKER.parent, tmp_path / "source"
     source.mkdir()
     lines = (repository / ".dockerignore").read_text().splitlines()
@@ -75,6 +75,9 @@ def test_the_wheel_is_made_of_what_images_get(tmp_path: Path) -> None:
             copy = shutil.copytree if one.is_dir() else shutil.copy
             copy(one, source / one.name, **({"ignore": left_out} if one.is_dir() else {}))
     assert (source / "exec_events/labextension/package.json").is_file(), "make labextension builds it"
+    # With it, tsc takes for built in the image what was built here.
+    assert list(repository.glob("labextension/build/*.tsbuildinfo"))
+    assert not list(source.rglob("*.tsbuildinfo"))
     wheel = done(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, source)
     assert wheel.returncode == 0, wheel.stderr
     assert len(list(tmp_path.glob("exec_events-*.whl"))) == 1
