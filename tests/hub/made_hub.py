@@ -63,6 +63,10 @@ class Site:
         """Where somebody's records are."""
         return self.folder / "records" / name
 
+    def arguments(self) -> list[str]:
+        """What those were started with that have not ended."""
+        return [" ".join(process.info["cmdline"]) for process in self.processes() if process.info["cmdline"]]
+
     def processes(self) -> list[psutil.Process]:
         """All that belong to it: what its people run, and what runs of its software or on its folder."""
         found = []

@@ -66,5 +66,16 @@ def test_without_names_nobody_is_let_in(login: str, tmp_path: Path, monkeypatch:
     assert not asyncio.run(_answer(authenticator.check_allowed("ada", {"name": "ada"})))
 
 
+def test_no_login_is_a_dummy() -> None:
+    """Nothing that starts a Hub, here or in the documentation, lets people in by a password that is everybody's."""
+    folders = [REPOSITORY / name for name in ("docker", "tools/hub", "tests/hub", "benchmarks", "demo", "docs")]
+    files = [file for folder in folders for file in folder.rglob("*.*") if file.suffix in (".py", ".md", ".yaml")]
+    assert CONFIG in files
+    chosen = re.compile(r"""authenticator\w*["']?\s*[=:]\s*["']?[\w.]*dummy|SharedPassword""", re.IGNORECASE)
+    assert chosen.search('c.JupyterHub.authenticator_class = "dummy"')
+    here = Path(__file__)
+    assert [file for file in files if file != here and chosen.search(file.read_text(encoding="utf-8"))] == []
+
+
 async def _answer(given: Any) -> Any:
     return await given if inspect.isawaitable(given) else given
