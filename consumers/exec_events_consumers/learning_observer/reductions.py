@@ -29,6 +29,7 @@ CELLS = 300
 
 NO_RUNS: Figures = {
     "row": None,
+    "latest": None,
     "notebooks": {},
     "streaks": {},
     "longest_error_streak": 0,
@@ -174,6 +175,7 @@ def _fold_student(figures: Figures, run: Run) -> Figures:
     forgotten_streaks = _forget(streaks, STREAKS)
     return {
         "row": fold_subject(_copied(figures["row"]), run),
+        "latest": {name: getattr(run, name) for name in ("notebook", "cell_id", "status", "error_name")},
         "notebooks": notebooks,
         "streaks": streaks,
         "longest_error_streak": max(figures["longest_error_streak"], cell["longest_error_streak"]),
