@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from logs import Log, aggregate, random_log, sqlite_url
 from test_aggregate import rows
@@ -127,6 +127,8 @@ def late_by(records: list[Record], by: int, which: set[int]) -> list[Record]:
     st.sampled_from(["chains one by one", "chains backwards", "shuffled"]),
     st.integers(0, 30),
 )
+@example(0, RECENT, (FIRST,), "shuffled", 0)
+@example(0, 65, (FIRST,), "shuffled", 0)
 def test_any_order_and_any_copies(seed: int, runs: int, recorders: tuple[str, ...], order: str, copies: int) -> None:
     """Within the horizon, in any order of chains or of records, and with any copies, each figure is that of the tables."""
     rng = random.Random(seed)
@@ -258,6 +260,11 @@ def test_states_are_bounded() -> None:
     # Names as long as events allow; of usual ones it is a twentieth.
     assert len(json.dumps(student)) < 700_000
     assert len(json.dumps(notebook)) < 500_000
+
+
+def test_gaps_are_as_many_as_the_horizon_leaves() -> None:
+    """As many records as are put in order cannot leave more gaps in one chain than are kept."""
+    assert GAPS >= RECENT / 2
 
 
 def test_a_chain_of_many_gaps_is_bounded() -> None:

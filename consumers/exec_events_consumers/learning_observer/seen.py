@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 CHAINS = 64
-GAPS = 16
+# More than so many records as recent.py can put in order leave, in whatever order they come. What was in a gap that is
+# forgotten stays missing: when it comes, it is taken for a copy rather than, perhaps, counted twice.
+GAPS = 64
 
 Chains = dict[str, Any]
 
