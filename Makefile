@@ -14,13 +14,14 @@ LAB_LINKED := $(VENV)/share/jupyter/labextensions/exec-events
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml integrations/learning_observer/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "exec-events needs Python 3.11 or later: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "install Python's venv first: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable ".[test]"
+	$(BIN)/pip install --quiet --no-deps --editable integrations/learning_observer
 	$(BIN)/python -m bash_kernel.install --sys-prefix >/dev/null
 	@touch $@
 

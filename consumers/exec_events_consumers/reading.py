@@ -21,10 +21,10 @@ from exec_events_schemas.topics import SCHEME
 from exec_events_schemas.upcast import newest_version
 
 from . import tables
-from .aggregate import execution_row
 from .chaining import Chain, chained
 from .decode import DeadLetter, Decoded, decode
 from .errors import ConsumerError
+from .executions import execution_row
 from .feed import Fetched
 from .loop import Progress
 from .open_feed import default_spool

@@ -1,0 +1,1 @@
+"""The record for a Learning Observer server: its frames, how they get there, and what is made of them there."""
