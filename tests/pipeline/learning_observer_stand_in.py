@@ -156,7 +156,7 @@ def who(method: str, settings: Settings, headers: Mapping[str, str], frame: Fram
     """Who a frame says its sender is, by one method; None where it does not say, an HTTP error where it is refused."""
     match method:
         case "testcase_auth":
-            return identified(f"testcase-{frame['user_id']}", "tc") if "user_id" in frame else None
+            return identified("testcase-" + frame["user_id"], "tc") if "user_id" in frame else None
         case "local_storage":
             return _by_token(settings, frame)
         case "hash_identify":
@@ -217,19 +217,21 @@ class Connection:
             if await self._take(frame):
                 return
 
-    async def _take(self, frame: Any) -> bool:
-        if not isinstance(frame, dict) or not isinstance(frame.get("event"), str):
-            raise Death(frame)
-        if frame["event"] == "lock_fields":
-            self._fields.update(adapted(frame["fields"]))
+    async def _take(self, sent: Any) -> bool:
+        if not isinstance(sent, dict) or not isinstance(sent.get("event"), str):
+            raise Death(sent)
+        if sent["event"] == "lock_fields":
+            self._fields.update(sent["fields"])
             return False
+        frame = adapted(sent | self._fields)
+        if frame["event"] == "terminate":
+            return True  # what waits for a further frame has waited in vain
         if self._identity is None:
             self._backlog.append(frame)
-            return await self._authenticate(adapted(frame))
+            return await self._authenticate(frame)
         waiting, self._backlog = [*self._backlog, frame], []
         for each in waiting:
-            if await self._process(each):
-                return True
+            await self._process(each)
         return False
 
     async def _authenticate(self, frame: Frame) -> bool:
@@ -245,37 +247,36 @@ class Connection:
                 {"status": "blocklist", "action": action, "time_limit": "DAYS", "message": "The site blocks you."}
             )
             return True
-        source = self._fields.get("source")
-        self._reducers = [reducer for reducer in self._server.reducers if reducer.source == source]
-        if source is not None and not self._reducers:
-            raise Death(f"no module declares {source}")
+        if "source" in self._fields:
+            source = self._fields["source"]
+            self._reducers = [reducer for reducer in self._server.reducers if reducer.source == source]
+            if not self._reducers:
+                raise Death(f"no module declares {source}")
         self._study = self._server.log(f"{self._identity.safe_user_id}.study.log")
         return False
 
-    async def _process(self, frame: Frame) -> bool:
-        """One frame of somebody known; true where it says that it is the last."""
+    async def _process(self, frame: Frame) -> None:
+        """One frame of somebody known."""
         assert self._identity is not None
-        match frame["event"]:
-            case "terminate":
-                return True
-            case "save_blob":
-                self._server.store.put(self._blob_key(frame), frame["blob"])
-                return False
-            case "fetch_blob":
-                blob = self._server.store.get(self._blob_key(frame))
-                await self._socket.send_json({"status": "fetch_blob", "data": blob})
-                return False
+        if frame["event"] == "save_blob":
+            self._server.store.put(self._blob_key(frame), frame["blob"])
+            return
+        if frame["event"] == "fetch_blob":
+            blob = self._server.store.get(self._blob_key(frame))
+            await self._socket.send_json({"status": "fetch_blob", "data": blob})
+            return
+        if not isinstance(frame.get("client", {}), dict):
+            raise Death(frame)
         auth = {
             "user_id": self._identity.user_id,
             "safe_user_id": self._identity.safe_user_id,
             "sec": self._identity.sec,
             "providence": self._identity.providence,
         }
-        event = adapted(frame) | self._fields | {"auth": auth}
+        event = frame | {"auth": auth}
         if self._study is not None:
             self._study(study_line(event, datetime.now(UTC)))
         await self._reduce(event)
-        return False
 
     async def _reduce(self, event: Frame) -> None:
         for reducer in self._reducers:
@@ -304,7 +305,7 @@ class Connection:
 
     def _blob_key(self, frame: Frame) -> str:
         assert self._identity is not None
-        return f"blob,{self._fields.get('source')},{self._identity.safe_user_id},{frame['activity']}"
+        return f"blob,{frame['source']},{self._identity.safe_user_id},{frame['activity']}"
 
 
 def key_of(reducer: str, student: str, notebook_id: str | None = None) -> str:
@@ -392,7 +393,7 @@ class LearningObserver:
         return lambda line: file.write(line.encode("utf-8", "surrogatepass") + b"\n") and None
 
     def students_of(self, reducer: str) -> dict[str, Any]:
-        """The state of each student that a reducer has one of."""
+        """The state of each student that a reducer has one of; of a reducer by notebook, ``student,notebook_id:...``."""
         before = key_of(reducer, "")
         keys = [key for key in self.store.names() if key.startswith(before)]
         return {key.removeprefix(before): self.store.get(key) for key in keys}
@@ -427,21 +428,34 @@ class LearningObserver:
         await socket.prepare(request)
         async for message in socket:
             for query in json.loads(message.data).values():
-                if query["execution_dag"] == EXECUTION_DAG:  # of another there is no answer at all
-                    await socket.send_json([u for name in query["target_exports"] for u in self._updates(name)])
+                if query["execution_dag"] != EXECUTION_DAG:
+                    continue  # of a DAG that it does not know a server says nothing at all
+                updates = [update for name in query["target_exports"] for update in self._updates(name)]
+                if updates:
+                    await socket.send_json(updates)
         return socket
 
     def _updates(self, export: str) -> Iterator[Frame]:
-        named = {f"{reducer.name}_export": reducer for reducer in self.reducers}
-        if export not in named:
-            yield {"op": "update", "path": export, "value": {"error": f"there is no export {export}"}}
+        """What a reducer made of each student; of one by notebook, of each notebook. All students are there, or none."""
+        reducer = next((each for each in self.reducers if f"{each.name}_export" == export), None)
+        if reducer is None:
+            yield {"op": "update", "path": "", "value": {"error": f"there is no export {export}"}}
             return
-        for student, state in self.students_of(named[export].name).items():
+        states = self.students_of(reducer.name)
+        everybody = {self._student_in(key) for key in self.store.names()} - {None}
+        for student in everybody - states.keys() if reducer.scope == "student" else ():
+            yield {"op": "update", "path": f"students.{student}", "value": {}}
+        for student, state in states.items():
             yield {
                 "op": "update",
                 "path": "students." + student.replace(",notebook_id:", ".documents."),
                 "value": state,
             }
+
+    @staticmethod
+    def _student_in(key: str) -> str | None:
+        _, found, student = key.partition(",STUDENT:")
+        return student.partition(",")[0] if found else None
 
     async def _states(self, request: web.Request) -> web.Response:
         return web.json_response(self.students_of(request.match_info["reducer"]))
@@ -454,7 +468,13 @@ class StandInProcess:
     """The stand-in as a process of its own; ``kill`` and ``start`` keep its port, and its state where that is in a file."""
 
     def __init__(
-        self, reducers: str, *, folder: Path | None = None, kvs: str = "file", port: int = 0, pythonpath: Sequence[str] = ()
+        self,
+        reducers: str,
+        *,
+        folder: Path | None = None,
+        kvs: str = "file",
+        port: int = 0,
+        pythonpath: Sequence[str] = (),
     ) -> None:
         """``reducers`` is where a list of them is found: ``some.module:NAME``."""
         self._reducers, self._kvs, self._folder, self.port = reducers, kvs, folder, port

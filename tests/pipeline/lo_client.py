@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
+from learning_observer_stand_in import EXECUTION_DAG
 
 from exec_events_consumers.decode import Decoded, decode
 from exec_events_consumers.feed import Fetched
 from exec_events_consumers.learning_observer.frames import SOURCE, frame_of
 from exec_events_schemas.record import seal
-from learning_observer_stand_in import EXECUTION_DAG, LearningObserver
 from spool_files import chain_of, execution
 
 PATIENCE_SECONDS = 30
@@ -114,8 +114,14 @@ class Client:
 class Server:
     """A server under test: the stand-in, or a real one at LO_URL."""
 
-    def __init__(self, stand_in: LearningObserver | None, url: str, query_url: str) -> None:
-        self.stand_in, self.url, self.query_url = stand_in, url, query_url
+    def __init__(self, url: str, query_url: str) -> None:
+        self.url, self.query_url = url, query_url
+
+    async def hear_of_somebody(self) -> None:
+        """Make it know one student, by an event: of nobody at all it answers no query."""
+        async with self.introduced("somebody") as client:
+            await client.send(*executions(1))
+            await client.barrier()
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Client]:
@@ -159,7 +165,7 @@ class Server:
 def live_server() -> Server:
     """The real server that LO_URL names."""
     url = os.environ["LO_URL"]
-    return Server(None, url, url.replace("/wsapi/in/", "/wsapi/communication_protocol"))
+    return Server(url, url.replace("/wsapi/in/", "/wsapi/communication_protocol"))
 
 
 def query(export: str | None = None, dag: str | None = None) -> Frame:
