@@ -1,1 +1,1 @@
-"""The record for a Learning Observer server: the frames it takes, how they get there, and what is made of them there."""
+"""The record for a Learning Observer server: its frames, how they get there, and what is made of them there."""
