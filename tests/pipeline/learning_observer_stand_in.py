@@ -32,12 +32,12 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import quote_plus
 
-import orjson
 from aiohttp import WSMsgType, web
 
 Frame = dict[str, Any]
@@ -94,14 +94,13 @@ class MemoryStore:
     shared = False
 
     def __init__(self) -> None:
-        self._values: dict[str, bytes] = {}
+        self._values: dict[str, Any] = {}
 
     def get(self, key: str) -> Any:
-        value = self._values.get(key)
-        return None if value is None else orjson.loads(value)
+        return self._values.get(key)
 
     def put(self, key: str, value: Any) -> None:
-        self._values[key] = orjson.dumps(value)
+        self._values[key] = value
 
     def names(self) -> list[str]:
         return list(self._values)
@@ -123,10 +122,10 @@ class FileStore:
 
     def get(self, key: str) -> Any:
         row = self._database.execute("SELECT value FROM kvs WHERE key = ?", (key,)).fetchone()
-        return None if row is None else orjson.loads(row[0])
+        return None if row is None else json.loads(row[0])
 
     def put(self, key: str, value: Any) -> None:
-        self._database.execute("INSERT OR REPLACE INTO kvs VALUES (?, ?)", (key, orjson.dumps(value)))
+        self._database.execute("INSERT OR REPLACE INTO kvs VALUES (?, ?)", (key, json.dumps(value)))
 
     def names(self) -> list[str]:
         return [key for (key,) in self._database.execute("SELECT key FROM kvs")]
@@ -380,7 +379,7 @@ class LearningObserver:
 
     def state(self, reducer: str, student: str, notebook_id: str | None = None) -> Any:
         """What a reducer keeps of a student, by the name in the store (``tc-testcase-alice``)."""
-        return self.store.get(key_of(reducer, student, notebook_id))
+        return deepcopy(self.store.get(key_of(reducer, student, notebook_id)))
 
     def log(self, name: str) -> Callable[[str], None]:
         """A log of a connection, each line of which is handed to the system when it is written."""
@@ -455,7 +454,13 @@ class StandInProcess:
     """The stand-in as a process of its own; ``kill`` and ``start`` keep its port, and its state where that is in a file."""
 
     def __init__(
-        self, reducers: str, *, folder: Path, kvs: str = "file", port: int = 0, pythonpath: Sequence[str] = ()
+        self,
+        reducers: str,
+        *,
+        folder: Path | None = None,
+        kvs: str = "file",
+        port: int = 0,
+        pythonpath: Sequence[str] = (),
     ) -> None:
         """``reducers`` is where a list of them is found: ``some.module:NAME``."""
         self._reducers, self._kvs, self._folder, self.port = reducers, kvs, folder, port
@@ -477,7 +482,8 @@ class StandInProcess:
     def start(self) -> None:
         """Start it; returns when it listens."""
         command = [sys.executable, __file__, self._reducers, "--kvs", self._kvs]
-        command += ["--folder", str(self._folder), "--port", str(self.port)]
+        command += ["--port", str(self.port)]
+        command += ["--folder", str(self._folder)] if self._folder else []
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(self._pythonpath)}
         self._process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None

@@ -249,11 +249,12 @@ def _say(text: str) -> None:
 def _sum_up(progress: Progress, counts: Counts, waiting: int) -> str:
     """What became of every record, in one line."""
     known = progress.records - progress.events - progress.dead
-    parts = [
-        f"{counts.sent:,} sent" + (f" ({counts.released:,} had been held)" if counts.released else ""),
-        f"{counts.held:,} held" + (f" ({waiting:,} are now)" if waiting != counts.held else ""),
-        f"{counts.dead + progress.dead:,} to the dead letters",
-        f"{known:,} known already",
-        f"{counts.of_nobody:,} of no person",
-    ]
-    return f"forward: {progress.records:,} records read: {', '.join(parts)}"
+    line = (
+        f"forward: {progress.records:,} records read: {counts.sent:,} sent, {counts.held:,} held, "
+        f"{counts.dead + progress.dead:,} to the dead letters, {known:,} known already, "
+        f"{counts.of_nobody:,} of no person"
+    )
+    if counts.released or counts.released_dead:
+        line += f"; of those held, {counts.released:,} sent"
+        line += f", {counts.released_dead:,} to the dead letters" if counts.released_dead else ""
+    return line + (f"; {waiting:,} wait: `exec-events forward held`" if waiting else "")

@@ -43,14 +43,19 @@ UNUSABLE_TIMES = 3
 
 
 class Counts(NamedTuple):
-    """What became of events: ``sent`` and ``dead`` have those in them that were held before (``released``)."""
+    """
+    What became of events, each of which is sent, held, dead or of nobody; and of those that had been held before.
+
+    Of these, ``released`` were sent, and ``released_dead`` are dead letters.
+    """
 
     events: int = 0
     sent: int = 0
     held: int = 0
-    released: int = 0
     dead: int = 0
     of_nobody: int = 0
+    released: int = 0
+    released_dead: int = 0
 
 
 class _Sent(NamedTuple):
@@ -112,7 +117,7 @@ class Forward:
             held += len(own)
             if subject not in waits:
                 new.append(Waiting(subject, UNKNOWN, "", _text(_now())))
-                self._say(f"{subject} is nobody yet: {UNKNOWN}; their events are held")
+                self._say(f"{subject}: {UNKNOWN}; their events are held")
         holding.wait(transaction, new)
         done = self._send(of_subject, known, transaction)
         for subject, rest in done.left.items():
@@ -182,7 +187,7 @@ class Forward:
         stay = {(event.partition, event.position) for event in done.left.get(subject, ())}
         gone = [row.id for row in rows if (row.partition, row.position) not in stay]
         holding.let_go(transaction, subject, gone)
-        self._count(transaction, sent=done.sent, dead=done.dead + len(letters), released=len(gone))
+        self._count(transaction, released=done.sent, released_dead=done.dead + len(letters))
         return len(gone)
 
     def _send(self, work: Mapping[str, Sequence[Decoded]], known: Mapping[str, str], transaction: Transaction) -> _Sent:

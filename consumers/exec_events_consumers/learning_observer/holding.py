@@ -80,9 +80,10 @@ runs = Table(
     _count("events"),
     _count("sent"),
     _count("held"),
-    _count("released"),
     _count("dead"),
     _count("of_nobody"),
+    _count("released"),
+    _count("released_dead"),
 )
 
 # The server keeps checkpoints under this name: those of another store are not ours.
@@ -175,7 +176,7 @@ def held_count(connection: Connection) -> int:
 def counts_by_subject(connection: Connection) -> Iterator[tuple[Waiting, int]]:
     """Everybody who waits, with how many of their records do."""
     found = connection.execute(select(held.c.subject, func.count()).group_by(held.c.subject))
-    counts: dict[str, int] = dict(found.tuples())
+    counts: dict[str, int] = dict(found.tuples().all())
     for one in all_waiting(connection):
         yield one, counts.get(one.subject, 0)
 

@@ -18,6 +18,7 @@ import orjson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.frames import CloseCode
+from websockets.protocol import State
 
 from .authentication import Login
 from .frames import SOURCE
@@ -27,6 +28,7 @@ CONNECT_SECONDS = 20.0
 CLOSE_SECONDS = 2.0
 # A checkpoint names the partitions it was last moved in, so many at most; what it does not name is sent again.
 PARTITIONS = 32
+_LOOK_SECONDS = 0.2
 
 
 class Outgoing(NamedTuple):
@@ -102,7 +104,7 @@ class StudentSocket:
     @property
     def is_open(self) -> bool:
         """Whether nothing has ended it yet."""
-        return self._connection.close_code is None
+        return self._connection.state is State.OPEN
 
     async def send(self, frames: Sequence[Outgoing]) -> None:
         """
@@ -241,11 +243,21 @@ async def _barrier(connection: ClientConnection) -> Any:
 async def _answer(connection: ClientConnection, status: str) -> dict[str, Any]:
     """The next message of that status; raises Blocked where one says so."""
     while True:
-        message = _message(await connection.recv())
+        message = _message(await _received(connection))
         if message.get("status") == "blocklist" and message.get("action") != "TRANSMIT":
             raise Blocked(str(message.get("action")), message.get("time_limit", ""), str(message.get("message", "")))
         if message.get("status") == status:
             return message
+
+
+async def _received(connection: ClientConnection) -> str | bytes:
+    """The next message; where what came was no frame the other side does not hang up, so that we do."""
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                return await connection.recv()
+        if connection.state is State.CLOSING:
+            connection.transport.abort()
 
 
 async def _left_behind(connection: ClientConnection) -> None:
