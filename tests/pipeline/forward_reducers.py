@@ -20,8 +20,7 @@ def tally(state: dict[str, Any] | None, event: dict[str, Any]) -> dict[str, Any]
     last = state["chains"].get(chain, -1)
     if seq <= last:
         return state | {"duplicates": state["duplicates"] + 1}
-    state["chains"][chain] = seq
-    state["gaps"] += seq - last - 1
+    state = state | {"chains": state["chains"] | {chain: seq}, "gaps": state["gaps"] + seq - last - 1}
     if event["event"] == OTHER:
         return state | {"others": state["others"] + 1}
     execution = event["execution"]

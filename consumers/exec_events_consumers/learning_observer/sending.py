@@ -151,6 +151,8 @@ class Sender:
             except (LoginRefused, Blocked, NoSecret) as refused:
                 self._hang_up(student)
                 done.refused = refused
+            except Away:
+                raise  # what it was sent may still be processed: the next try waits for that first
             except BaseException:
                 self._hang_up(student)
                 raise
@@ -160,6 +162,11 @@ class Sender:
         """Send what is left: all at once, or the next one alone after a connection was dropped."""
         student.partition = done.rest[-1].partition
         socket = await self._opened(lo_id, student)
+        try:
+            await socket.settle()
+        except Dropped:
+            self._dropped(student)
+            return
         left = [frame for frame in done.rest if not socket.checkpoint.has(frame)]
         done.sent += len(done.rest) - len(left)
         done.rest = left
@@ -171,8 +178,7 @@ class Sender:
         try:
             await socket.send(left)
         except Dropped:
-            self._hang_up(student)
-            student.is_suspect = True
+            self._dropped(student)
             return
         done.sent += len(left)
         done.rest = ()
@@ -203,6 +209,10 @@ class Sender:
             student.socket = await open_socket(self._url, login, self._stream, self._patience, LOGIN_SECONDS)
             self.has_let_in = True
         return student.socket
+
+    def _dropped(self, student: _Student) -> None:
+        self._hang_up(student)
+        student.is_suspect = True
 
     def _hang_up(self, student: _Student) -> None:
         if student.socket is not None:

@@ -9,6 +9,7 @@ keeps for us. Who logs in is told so before anything is known to work: only the 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -28,7 +29,10 @@ CONNECT_SECONDS = 20.0
 CLOSE_SECONDS = 2.0
 # A checkpoint names the partitions it was last moved in, so many at most; what it does not name is sent again.
 PARTITIONS = 32
+# No answer to a ping, which stands behind all frames, for so long: the other side is gone without a word.
+PONG_SECONDS = 300.0
 _LOOK_SECONDS = 0.2
+_FETCH = {"event": "fetch_blob", "activity": ACTIVITY}
 
 
 class Outgoing(NamedTuple):
@@ -94,12 +98,19 @@ class Checkpoint(NamedTuple):
 
 
 class StudentSocket:
-    """An open connection, on which frames of one student go; ``checkpoint`` is what the server has."""
+    """
+    An open connection, on which frames of one student go; ``checkpoint`` is what the server has.
+
+    A connection that takes long is waited for, again if need be: what was sent on it is not sent on another while
+    the server may be at it, for two at once would overwrite each other's figures.
+    """
 
     def __init__(self, connection: ClientConnection, checkpoint: Checkpoint, patience: float) -> None:
         self.checkpoint = checkpoint
         self._connection = connection
         self._patience = patience
+        self._unsent: deque[str] = deque()
+        self._reached: Checkpoint | None = None
 
     @property
     def is_open(self) -> bool:
@@ -110,23 +121,31 @@ class StudentSocket:
         """
         Send frames, and return when the server has processed them and keeps a checkpoint that says so.
 
-        Raises Dropped, Blocked, and Away where no answer comes.
+        Raises Dropped, Blocked, and Away where no answer comes: `settle` is then what comes next.
         """
-        reached = self.checkpoint.after(frames)
+        self._reached = self.checkpoint.after(frames)
+        self._unsent.extend(frame.text for frame in frames)
+        self._unsent += [_text(_save(self._reached)), _text(_FETCH)]
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait for the barrier of what was sent before; raises as `send`."""
+        if self._reached is None:
+            return
         try:
             async with asyncio.timeout(self._patience):
-                for frame in frames:
-                    await self._connection.send(frame.text)
-                await self._connection.send(_text(_save(reached)))
-                answer = await _barrier(self._connection)
+                while self._unsent:
+                    await self._connection.send(self._unsent[0])
+                    self._unsent.popleft()
+                answer = await _answer(self._connection, "fetch_blob")
         except TimeoutError as error:
-            raise Away(f"it did not process {len(frames):,} frames within {self._patience:g} s") from error
+            raise Away(f"it has not processed a batch for {self._patience:g} s") from error
         except ConnectionClosed as error:
             await _left_behind(self._connection)
             raise Dropped(str(error)) from error
-        if Checkpoint.read(answer, reached.stream) != reached:
-            raise Away("it answers with another checkpoint than the one it was given")
-        self.checkpoint = reached
+        if Checkpoint.read(answer.get("data"), self._reached.stream) != self._reached:
+            raise Dropped("it answers with another checkpoint than the one it was given")
+        self.checkpoint, self._reached = self._reached, None
 
     async def close(self) -> None:
         """Say that nothing more comes; the server closes when it has processed all."""
@@ -184,8 +203,7 @@ async def _connected(url: str, headers: Mapping[str, str]) -> ClientConnection:
             compression=None,
             open_timeout=CONNECT_SECONDS,
             close_timeout=CLOSE_SECONDS,
-            # Pings keep proxies from hanging up; that an answer is late is for barriers to find.
-            ping_timeout=None,
+            ping_timeout=PONG_SECONDS,
         )
     except InvalidStatus as error:
         status = error.response.status_code
@@ -236,7 +254,7 @@ def _is_unreadable(error: ConnectionClosed) -> bool:
 
 
 async def _barrier(connection: ClientConnection) -> Any:
-    await connection.send(_text({"event": "fetch_blob", "activity": ACTIVITY}))
+    await connection.send(_text(_FETCH))
     return (await _answer(connection, "fetch_blob")).get("data")
 
 
