@@ -35,6 +35,7 @@ FAMILIES = {
     "consume-growth": ("consume_growth", "measure"),
     "consume-memory": ("consume_memory", "measure"),
     "consume-dashboard": ("consume_dashboard", "measure"),
+    "consume-forward": ("consume_forward", "measure"),
     "hub-spawn": ("hub_spawn", "measure"),
 }
 # Several by one name.

@@ -16,7 +16,7 @@ from .open_feed import open_feed, open_office
 from .store import Store
 
 # Their tables, positions and dead letters are theirs.
-TAKEN = ("aggregate", "archive")
+TAKEN = ("aggregate", "archive", "forward")
 
 
 def consume(

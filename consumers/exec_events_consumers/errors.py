@@ -19,5 +19,13 @@ class LostPartition(ConsumerError):
         self.partition = partition
 
 
+class NotNow(ConsumerError):
+    """A step cannot take its batch now: nothing was written, and the batch is read again after ``seconds``."""
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
 class Stalled(ConsumerError):
     """The client of Kafka does not come back; the process must end, and may be started again."""

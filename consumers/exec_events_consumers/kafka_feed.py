@@ -111,6 +111,11 @@ class KafkaFeed:
         self._positions = {at: position for at, position in self._positions.items() if at in mine - gained}
         return [_name(at) for at in sorted(gained)]
 
+    def mine(self) -> set[str]:
+        """The partitions that are its own now, by the group's word."""
+        with self._assignment.lock:
+            return {_name(at) for at in self._assignment.mine}
+
     def seek(self, positions: Mapping[str, int]) -> None:
         """Go on at these offsets."""
         wanted = {_partition(self._topic, name): position for name, position in positions.items()}

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from .chaining import chained
 from .decode import DeadLetter, Decoded, decode
-from .errors import LostPartition
+from .errors import LostPartition, NotNow
 from .feed import Batch, Feed
 from .store import Store, Transaction
 
@@ -28,7 +28,8 @@ class Step(Protocol):
     What a consumer does with events: a function of a batch of new events and the transaction they count in.
 
     Whatever it writes through ``transaction.connection`` is kept or lost together with the positions. It must
-    not commit, and must not keep anything between calls that a lost batch would make wrong.
+    not commit, and must not keep anything between calls that a lost batch would make wrong. It may raise NotNow to
+    be given the batch, or more, once more after a while.
     """
 
     def __call__(self, events: Sequence[Decoded], transaction: Transaction, /) -> None:
@@ -90,6 +91,11 @@ def run(
                 progress.lost_batches += 1
                 feed.drop(lost.partition)
                 feed.seek(store.positions(batch.next_positions.keys() - {lost.partition}))
+                continue
+            except NotNow as later:
+                # Polled again meanwhile, so that a group does not take who waits for dead.
+                feed.seek(store.positions(batch.next_positions))
+                stop.wait(later.seconds)
                 continue
             feed.committed(batch.next_positions)
         progress.waiting = batch.waiting

@@ -80,6 +80,10 @@ class Store:
         self._positions.update(positions)
         return positions
 
+    def claimed(self) -> set[str]:
+        """The partitions that are this process's, so far as it knows."""
+        return set(self._epochs)
+
     def positions(self, partitions: Collection[str]) -> dict[str, int]:
         """Where this process stands with partitions it has claimed."""
         return {partition: self._positions[partition] for partition in partitions}
@@ -117,6 +121,7 @@ class Store:
             .values(position=position)
         )
         if moved.rowcount != 1:
+            self._epochs.pop(partition, None)
             raise LostPartition(partition, self.consumer)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from ..errors import ConsumerError
 from .pairs import PairsFile
 
 GROUP = "exec_events.learning_observer_logins"
-LO_ID, SECRET = "learning_observer_id", "secret"  # noqa: S105 (names of columns)
+LO_ID, SECRET = "learning_observer_id", "secret"
 
 
 class LoginError(ConsumerError):

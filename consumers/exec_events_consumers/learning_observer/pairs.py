@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ..errors import ConsumerError
@@ -71,7 +72,9 @@ class PairsFile:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.path = path
-        self._read = lambda: read_pairs(path, key, value, is_secret=is_secret, is_one_to_one=is_one_to_one)
+        self._read: Callable[[], Pairs] = partial(
+            read_pairs, path, key, value, is_secret=is_secret, is_one_to_one=is_one_to_one
+        )
         self._say = say
         self._pairs = self._read()
         self._signature = self._look()
