@@ -80,12 +80,13 @@ test: $(INSTALLED) programs $(KAFKA_JARS) $(NODE_MODULES) labextension  ## every
 soak: $(INSTALLED) programs $(KAFKA_JARS) $(NODE_MODULES)  ## the long runs: kills by the dozen, executions by the thousand
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
 
-lint: $(INSTALLED)  ## style, types, layers, and whether what is generated is fresh
+lint: $(INSTALLED) $(LAB_MODULES)  ## style, types, layers, and whether what is generated is fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/exec-events schemas check
+	cd labextension && npm run --silent lint
 
 docs: $(INSTALLED)  ## the documentation, warnings being errors
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -84,6 +85,12 @@ def _plain_text(contents: str) -> str:
     )
 
 
+# Each execution asks a few times, on the event loop: to make the name costs more than to look at the file.
+@lru_cache(_CACHED)
+def _file_of(folder: Path, subject: str) -> Path:
+    return folder / f"consent-{sha256(subject.encode()).hexdigest()[:16]}.json"
+
+
 class Consents:
     """The consents kept in one folder to one text."""
 
@@ -121,7 +128,7 @@ class Consents:
 
     def path(self, subject: str) -> Path:
         """Where the consent of ``subject`` is kept."""
-        return self._folder / f"consent-{sha256(subject.encode()).hexdigest()[:16]}.json"
+        return _file_of(self._folder, subject)
 
     def draft(self, subject: str, at: str) -> Path:
         """Write down a consent that `give` puts into force; blocks. Raises OSError."""

@@ -142,10 +142,7 @@ export function verificationOf(value: unknown): IVerification {
         detail: textOrNull(cell.detail) ?? ''
       };
     }),
-    summary: Object.entries(object(json.summary)).map(([result, count]) => [
-      result,
-      number(count)
-    ]),
+    summary: Object.entries(object(json.summary)).map(([result, count]) => [result, number(count)]),
     chainsOk: chains.ok === true,
     chainProblems: list(chains.problems).map(text)
   };
@@ -154,7 +151,7 @@ export function verificationOf(value: unknown): IVerification {
 /** The name of a schema in an event, `cell_execution` for example; an empty string where there is none. */
 export function kindOf(event: Json): string {
   const schema = event['__schema__'];
-  return typeof schema === 'string' ? schema.split('/').at(-2) ?? '' : '';
+  return typeof schema === 'string' ? (schema.split('/').at(-2) ?? '') : '';
 }
 
 function sinkOf(value: unknown): ISink {

@@ -69,11 +69,12 @@ export function EventList({ recorder, shown, isShown, trans }: IProps): JSX.Elem
 
 function Item({ sealed, trans }: { sealed: ISealedEvent; trans: ITranslate }): JSX.Element {
   const { event, seq, hash } = sealed;
+  const { time } = event;
   return (
     <li>
       <details>
         <summary>
-          <time>{clockTime(String(event['time'] ?? ''))}</time> {eventLine(sealed, trans)}{' '}
+          <time>{typeof time === 'string' ? clockTime(time) : ''}</time> {eventLine(sealed, trans)}{' '}
           <code>{trans.__('no. %1 · %2', seq, shortHash(hash))}</code>
         </summary>
         <pre tabIndex={0}>{JSON.stringify(sealed, null, 2)}</pre>

@@ -21,11 +21,11 @@ import { StatusItem } from './statusbar';
 
 const DOMAIN = 'exec_events';
 
-namespace CommandIDs {
-  export const showPanel = 'exec-events:show-panel';
-  export const verify = 'exec-events:verify-notebook';
-  export const showRecord = 'exec-events:show-record';
-}
+const CommandIDs = {
+  showPanel: 'exec-events:show-panel',
+  verify: 'exec-events:verify-notebook',
+  showRecord: 'exec-events:show-record'
+} as const;
 
 const IRecorder = new Token<Recorder>('exec-events:IRecorder', 'What the page knows of the recorder.');
 
@@ -82,7 +82,7 @@ const marks: JupyterFrontEndPlugin<void> = {
       void Promise.all([registry.load(marks.id), app.restored])
         .then(([settings]) => {
           const apply = (): void => {
-            document.body.dataset.execEventsMarks = String(settings.get('show').composite);
+            document.body.dataset.execEventsMarks = settings.get('show').composite as string;
           };
           apply();
           settings.changed.connect(apply);

@@ -49,8 +49,7 @@ export function markOf(cell: ICellState, site: ISite): Mark | null {
   if (!cell.asked) {
     return site.trouble === null ? null : { kind: 'unknown', reason: 'cannot-ask' };
   }
-  const reason =
-    whyNothingIsRecorded(site.policy) ?? (cell.missing ? 'last-run-missing' : 'no-record');
+  const reason = whyNothingIsRecorded(site.policy) ?? (cell.missing ? 'last-run-missing' : 'no-record');
   return { kind: 'unrecorded', reason };
 }
 

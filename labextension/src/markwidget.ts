@@ -122,4 +122,3 @@ export class MarkWidget extends Widget {
   private record: ICellRecord | null = null;
   private key = '';
 }
-

@@ -216,15 +216,19 @@ export class NotebookMarks implements IDisposable {
     if (!(cell instanceof CodeCell)) {
       return;
     }
+    const { layout } = cell;
+    if (!cell.inputArea || !(layout instanceof PanelLayout)) {
+      // Cells out of sight have no parts yet; the mark comes after them, in a slice of its own.
+      if (!this.awaited.has(cell)) {
+        this.awaited.add(cell);
+        void cell.ready.then(() => this.slices.add([id]));
+      }
+      return;
+    }
     const widget = new MarkWidget(this.trans);
     this.widgets.set(id, widget);
     widget.render(mark);
-    // Cells out of sight have no parts yet; the mark comes after them.
-    void cell.ready.then(() => {
-      if (!cell.isDisposed && !widget.isDisposed && cell.layout instanceof PanelLayout) {
-        cell.layout.addWidget(widget);
-      }
-    });
+    layout.addWidget(widget);
   }
 
   private cellOf(id: string): Cell | undefined {
@@ -259,6 +263,7 @@ export class NotebookMarks implements IDisposable {
   private readonly models = new Map<string, ICellModel>();
   private readonly widgets = new Map<string, MarkWidget>();
   private cells = new Map<string, Cell>();
+  private readonly awaited = new WeakSet<Cell>();
   private readonly running = new Set<string>();
   private readonly typed = new Set<string>();
   private typedAt = 0;

@@ -58,7 +58,9 @@ export class RecordPanel extends ReactWidget {
                   <span aria-hidden="true">{state.sign}</span> {state.text}
                 </h2>
                 <p role="status">{state.detail}</p>
-                {policy?.problems.map(problem => <p key={problem}>! {problem}</p>)}
+                {policy?.problems.map(problem => (
+                  <p key={problem}>! {problem}</p>
+                ))}
                 {policy && this.consentOf(policy)}
               </section>
               <Verify recorder={recorder} current={this.current} asked={this.verifying} trans={trans} />

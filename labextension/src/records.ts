@@ -5,9 +5,9 @@
 import { ApiError, ICellSource } from './api';
 import type { ICellRecord, ICellsAnswer } from './contract';
 
-/** Bounds of one request; the server takes at most 2,000 cells. */
-const MOST_CELLS = 500;
-const MOST_CHARACTERS = 1_000_000;
+/** Bounds of one request: its cells are put together, and its answer is taken, without a pause. */
+const MOST_CELLS = 100;
+const MOST_CHARACTERS = 250_000;
 
 const FIRST_RETRY_MS = 300;
 const LAST_RETRY_MS = 15_000;

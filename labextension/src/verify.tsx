@@ -39,7 +39,10 @@ export function Verify({ recorder, current, asked, trans }: IProps): JSX.Element
       const answer = await recorder.api.verify(path, model.toJSON());
       setState({ is: 'done', notebook, name, answer });
     } catch (error) {
-      setState({ is: 'failed', reason: trans.__('It could not be verified: %1', String((error as Error).message)) });
+      setState({
+        is: 'failed',
+        reason: trans.__('It could not be verified: %1', String((error as Error).message))
+      });
     }
   }, [recorder, current, trans]);
   React.useEffect(() => {
@@ -74,7 +77,8 @@ function Summary({ name, answer, trans }: IDone): JSX.Element {
   return (
     <>
       <p>
-        {name}: {answer.summary.map(([result, count]) => `${count} ${verdictWords(result, trans)}`).join(', ')}
+        {name}:{' '}
+        {answer.summary.map(([result, count]) => `${count} ${verdictWords(result, trans)}`).join(', ')}
       </p>
       <p>
         {answer.chainsOk

@@ -148,7 +148,11 @@ export function stateOf(recorder: IKnownState, trans: ITranslate): IState {
     ].join(' ');
     return {
       sign: troubled ? '!' : '●',
-      text: [trans.__('Recording'), trans._n('%1 event', '%1 events', spooled, spooled), delivered(policy, trans)]
+      text: [
+        trans.__('Recording'),
+        trans._n('%1 event', '%1 events', spooled, spooled),
+        delivered(policy, trans)
+      ]
         .filter(part => part !== '')
         .join(' · '),
       detail
@@ -194,7 +198,9 @@ export function deliveries(policy: IPolicy, trans: ITranslate): string[] {
 export function collected(policy: IPolicy, trans: ITranslate): string[] {
   const said = [
     trans.__('Of each cell you run: when, for how long, in which kernel, and how it ended.'),
-    trans.__('Sizes and fingerprints (hashes) of its code and outputs. They tell whether something was changed.')
+    trans.__(
+      'Sizes and fingerprints (hashes) of its code and outputs. They tell whether something was changed.'
+    )
   ];
   if (policy.contents === 'code') {
     said.push(trans.__('The code itself.'));
@@ -208,7 +214,9 @@ export function collected(policy: IPolicy, trans: ITranslate): string[] {
   );
   if (policy.actions) {
     said.push(
-      trans.__('In this page: when you open, save, show, hide or close a notebook, and add, move, paste or remove cells.')
+      trans.__(
+        'In this page: when you open, save, show, hide or close a notebook, and add, move, paste or remove cells.'
+      )
     );
   }
   return said;

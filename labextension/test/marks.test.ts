@@ -36,7 +36,8 @@ const CELL: ICellState = { executed: true, running: false, asked: true, missing:
 const SITE: ISite = { policy: POLICY, trouble: null };
 const REFUSED = { version: '1', text: '', given: false, at: null };
 const trans = {
-  __: (text: string, ...values: (string | number)[]) => text.replace(/%(\d)/g, (_, at) => String(values[at - 1])),
+  __: (text: string, ...values: (string | number)[]) =>
+    text.replace(/%(\d)/g, (_, at) => String(values[at - 1])),
   _n: (one: string, many: string, count: number) => (count === 1 ? one : many)
 };
 
@@ -78,7 +79,10 @@ test('a cell without a record says why: no consent, no recorder, no record, or t
 
 test('a running cell is being recorded, or nobody knows while the recorder does not answer', () => {
   const running = { ...CELL, running: true };
-  assert.deepEqual(markOf(running, { ...SITE, trouble: 'unreachable' }), { kind: 'unknown', reason: 'cannot-ask' });
+  assert.deepEqual(markOf(running, { ...SITE, trouble: 'unreachable' }), {
+    kind: 'unknown',
+    reason: 'cannot-ask'
+  });
   assert.deepEqual(markOf({ ...CELL, running: true, record: RECORD }, SITE), { kind: 'recording' });
 });
 

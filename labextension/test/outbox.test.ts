@@ -8,7 +8,10 @@ const settled = () => new Promise(resolve => setImmediate(resolve));
 test('one thing is sent at a time, in order, with a pause after each', async () => {
   const sent: number[] = [];
   const pauses: (() => void)[] = [];
-  const outbox = new Outbox<number>(async one => void sent.push(one), run => pauses.push(run));
+  const outbox = new Outbox<number>(
+    async one => void sent.push(one),
+    run => pauses.push(run)
+  );
   [1, 2, 3].forEach(one => outbox.put(one));
   await settled();
   assert.deepEqual(sent, [1]);
@@ -42,7 +45,7 @@ test('more than a hundred that wait are dropped, and so are all that wait when o
   outbox.put(1);
   outbox.put(2);
   await settled();
-  assert.equal(pauses[0]!.milliseconds, 30_000);
+  assert.equal(pauses[0].milliseconds, 30_000);
   isDown = false;
   pauses.shift()!.run();
   await settled();

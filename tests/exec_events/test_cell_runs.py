@@ -105,11 +105,47 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     assert sorted(found) == sorted(f"c{n}" for n in range(15, 20))
 
 
+def test_many_notebooks_are_forgotten_and_found_again(tmp_path: Path) -> None:
+    """Of more notebooks than fit, the one not asked about for longest is forgotten, and found again when it is asked about."""
+    write(tmp_path, [run(n, cell_id="c", notebook=f"n{n // 2}") for n in range(20)])
+    runs = CellRuns(tmp_path, HASHER, limit=3)
+    for _ in range(2):
+        for n in range(10):
+            assert runs.last(subject(), f"n{n}", [Cell("c", "")])["c"]["seq"] == 2 * n + 1
+            assert len(runs._notebooks) <= 3
+    assert runs.last(subject(), "none", [Cell("c", "")]) == {}
+
+
+def test_only_the_last_records_are_looked_at(tmp_path: Path) -> None:
+    """A run further back than the bound is not found, and what is recorded after the first look is, however long nobody asked."""
+    write(tmp_path, [run(0, cell_id="old"), *(run(n % 50 + 1, cell_id="new") for n in range(10))])
+    runs = CellRuns(tmp_path, HASHER, looked_at=10)
+    assert runs.last(subject(), "n", [Cell("old", ""), Cell("new", "")]).keys() == {"new"}
+    write(tmp_path, [run(n, SECOND, cell_id=f"b{n}") for n in range(12)], SECOND)
+    assert sorted(runs.last(subject(), "n", [Cell(f"b{n}", "") for n in range(12)])) == sorted(
+        f"b{n}" for n in range(2, 12)
+    )
+
+
+def test_a_name_in_another_member_is_not_the_notebook(tmp_path: Path) -> None:
+    """A record that holds a notebook's name elsewhere, or another notebook whose name begins alike, gives no mark."""
+    write(
+        tmp_path,
+        [
+            run(1, cell_id="a", notebook="n2"),
+            run(2, cell_id="b", notebook="m", cell_type='"notebook":"n"'),
+            run(3, cell_id="c", notebook='x","notebook":"n'),
+            run(4, cell_id="d", nested={"notebook": "n"}, notebook="m"),
+        ],
+    )
+    assert CellRuns(tmp_path, HASHER).last(subject(), "n", [Cell(name, "") for name in "abcd"]) == {}
+
+
 def test_the_tail_gives_each_record_once(tmp_path: Path) -> None:
     """What is new since the last look is given once, also from a file that comes later; a file that is none is left alone."""
     write(tmp_path, [run(0), run(1)])
     (tmp_path / "none.db").write_text("not a database")
-    tail = SpoolTail(tmp_path)
+    tail = SpoolTail(tmp_path, b"", 1000, 1000)
     assert len(list(tail.new())) == 2
     assert list(tail.new()) == []
     write(tmp_path, [run(2, SECOND)], SECOND)
@@ -119,9 +155,9 @@ def test_the_tail_gives_each_record_once(tmp_path: Path) -> None:
 
 def test_the_newest_come_first_and_only_so_far_back(tmp_path: Path) -> None:
     """Records are given from the end, page by page, those that hold the words, and none beyond the bound."""
-    write(tmp_path, [run(n % 60, cell_id=f"c{n % 2}") for n in range(500)])
+    write(tmp_path, [run(n % 60, cell_id=f"c{n % 2}") for n in range(1500)])
     path = tmp_path / f"{FIRST}.db"
-    assert [stored.position for stored in newest_first(path, b"", 1000)] == list(range(500, 0, -1))
-    assert [stored.position for stored in newest_first(path, b'"c1"', 300)] == list(range(500, 200, -2))
+    assert [stored.position for stored in newest_first(path, b"", 10_000)] == list(range(1500, 0, -1))
+    assert [stored.position for stored in newest_first(path, b'"c1"', 1300)] == list(range(1500, 200, -2))
     assert json.loads(next(newest_first(path, b"", 1)).record)["event"]["cell_id"] == "c1"
     assert list(newest_first(tmp_path / "missing.db", b"", 10)) == []
