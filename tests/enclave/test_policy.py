@@ -7,43 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from exec_events_enclave.errors import PolicyError
-from exec_events_enclave.policy import Policy, micro
+from exec_events_enclave.policy import Budgets, Checker, Limits, Policy, Queries, Table, Variable, micro
 from exec_events_enclave.policy_file import load_policies, load_policy, parse_policy
-
-MINIMAL = "name: attainment\nversion: 1\ndata: /srv/attainment\nmode: held\n"
-FULL = """\
-name: attainment
-version: 3
-data: /srv/attainment
-mode: held
-stewards: 2
-grid_seconds: 60
-limits: {memory_bytes: 1_000_000_000, cpu_seconds: 60}
-budgets: {cells: 100, queries: 20, epsilon: 1.0, epsilon_total: 5}
-queries:
-  threshold: 10
-  nk: {n: 2, k: 0.9}
-  epsilon_per_query: 0.1
-  tables:
-    pupils:
-      file: pupils.csv
-      person: pupil
-      variables:
-        school: {kind: category, values: [north, south]}
-        score: {kind: number, lower: 0, upper: 100}
-checker: {small_count: 10}
-"""
-
-
-def changed(old: str, new: str) -> str:
-    """The full policy with one piece of text replaced."""
-    assert FULL.count(old) == 1
-    return FULL.replace(old, new)
+from policies import FULL, MINIMAL, changed
 
 
 def test_a_minimal_policy_has_strict_defaults() -> None:
@@ -137,6 +108,7 @@ def _leaves(value: Any, *before: str) -> list[tuple[str, ...]]:
     return [leaf for key, inner in value.items() for leaf in _leaves(inner, *before, str(key))]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(_leaves(yaml.safe_load(FULL))), st.text(min_size=1, max_size=5))
 def test_any_other_key_anywhere_is_refused(place: tuple[str, ...], key: str) -> None:
     """An unknown key beside any key of a policy is refused, save where names are the site's own."""
@@ -183,3 +155,11 @@ def test_a_model_takes_what_it_dumps() -> None:
     policy = parse_policy(FULL)
     again = Policy.model_validate(policy.model_dump(mode="json"))
     assert again.digest == policy.digest
+
+
+def test_every_key_is_documented() -> None:
+    """The page on policies names each key that a policy can have."""
+    page = (Path(__file__).parents[2] / "docs/enclave-policy.md").read_text(encoding="utf-8")
+    models = [Policy, Limits, Budgets, Queries, Table, Variable, Checker]
+    keys = {key for model in models for key in model.model_fields}
+    assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
