@@ -9,3 +9,16 @@ class EnclaveError(Exception):
 
 class PolicyError(EnclaveError):
     """A policy file that cannot be used; the text has a line for each thing that is wrong in it."""
+
+
+class BudgetSpent(EnclaveError):
+    """A budget does not have what was asked of it; nothing was debited."""
+
+    def __init__(self, budget: str, left: int, asked: int, again: str) -> None:
+        super().__init__(f"the budget of {budget} has {left} left and {asked} were asked for; {again}")
+        self.budget = budget
+        self.left = left
+
+
+class StoreError(EnclaveError):
+    """A file of the enclave's that cannot be opened or written; nothing may run that it should have counted."""
