@@ -22,3 +22,11 @@ class BudgetSpent(EnclaveError):
 
 class StoreError(EnclaveError):
     """A file of the enclave's that cannot be opened or written; nothing may run that it should have counted."""
+
+
+class QueryError(EnclaveError):
+    """A declared query that is none, or that the policy does not allow; nothing was looked at and nothing debited."""
+
+
+class QueryUnavailable(EnclaveError):
+    """The dataset's file is not what its policy says; the site has to correct one of them."""

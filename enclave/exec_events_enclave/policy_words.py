@@ -53,15 +53,16 @@ def _of_queries(policy: Policy) -> Iterator[str]:
         kinds = ", ".join(f"{variable} ({rule.kind})" for variable, rule in table.variables.items())
         yield f"Declared queries may ask {name} ({table.file}, a person is one {table.person}) for {kinds}."
     yield _of_answers(rules)
-    yield (
-        f"A query on the same variables as one that was answered in the last {rules.overlap_days} days, with another "
-        "filter, goes to a steward: their difference may be one person."
-    )
     if rules.epsilon_per_query is not None:
         yield (
             f"Answers carry noise: epsilon {rules.epsilon_per_query:g} each, {policy.budgets.epsilon:g} a day and "
             f"{policy.budgets.epsilon_total:g} for ever for each person who asks. "
             "People who share answers add theirs up."
+        )
+    else:
+        yield (
+            f"A query on the same variables as one of the last {rules.overlap_days} days, whoever asked it, with "
+            "another filter, goes to a steward: their difference may be one person."
         )
 
 
