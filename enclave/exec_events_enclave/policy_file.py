@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,20 +15,31 @@ from .policy import Policy
 MAX_FILE_BYTES = 1_000_000
 MAX_DEPTH = 20
 
+M = TypeVar("M", bound=BaseModel)
+
 
 def load_policy(path: Path) -> Policy:
     """The policy in a file; raises PolicyError, which names the file and every line that is wrong."""
+    return parse_policy(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """What is in a file that a person wrote; raises PolicyError."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise PolicyError(f"{path}: a policy is not larger than {MAX_FILE_BYTES:,} bytes")
-        text = path.read_text(encoding="utf-8")
+            raise PolicyError(f"{path}: the file is not larger than {MAX_FILE_BYTES:,} bytes")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path}: cannot be read: {error}") from error
-    return parse_policy(text, str(path))
 
 
 def parse_policy(text: str, named: str = "policy") -> Policy:
     """The policy in a text; raises PolicyError, whose lines begin with ``named`` and the line's number."""
+    return parse_yaml(text, Policy, named)
+
+
+def parse_yaml(text: str, model: type[M], named: str) -> M:
+    """The same for any frozen model that a person writes as YAML."""
     try:
         _refuse_aliases_and_depth(text, named)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -39,11 +50,11 @@ def parse_policy(text: str, named: str = "policy") -> Policy:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise PolicyError(_yaml_trouble(error, named)) from error
     if not isinstance(value, dict):
-        raise PolicyError(f"{named}:1: a policy is a mapping with the keys {', '.join(Policy.model_fields)}")
+        raise PolicyError(f"{named}:1: the file is a mapping with the keys {', '.join(model.model_fields)}")
     try:
-        return Policy.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
-        found = [(_line(node, one["loc"]), _saying(one)) for one in error.errors(include_url=False)]
+        found = [(_line(node, one["loc"]), _saying(one, model)) for one in error.errors(include_url=False)]
         raise PolicyError("\n".join(f"{named}:{line}: {words}" for line, words in sorted(found))) from error
 
 
@@ -65,9 +76,9 @@ def _refuse_aliases_and_depth(text: str, named: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
-            raise PolicyError(f"{named}:{line}: a policy has no aliases (*name): write it out")
+            raise PolicyError(f"{named}:{line}: the file has no aliases (*name): write it out")
         if depth > MAX_DEPTH:
-            raise PolicyError(f"{named}:{line}: a policy is not nested deeper than {MAX_DEPTH} levels")
+            raise PolicyError(f"{named}:{line}: the file is not nested deeper than {MAX_DEPTH} levels")
 
 
 def _yaml_trouble(error: Exception, named: str) -> str:
@@ -107,19 +118,19 @@ def _line(node: yaml.Node | None, place: tuple[int | str, ...]) -> int:
     return line
 
 
-def _saying(error: Any) -> str:
+def _saying(error: Any, model: type[BaseModel]) -> str:
     place = error["loc"]
-    where = ".".join(map(str, place)) or "the policy"
+    where = ".".join(map(str, place)) or "the file"
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key. Allowed here: {', '.join(_allowed(place[:-1]))}"
+        return f"{where}: unknown key. Allowed here: {', '.join(_allowed(place[:-1], model))}"
     if error["type"] == "missing":
         return f"{where}: is missing"
     return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def _allowed(place: tuple[int | str, ...]) -> list[str]:
+def _allowed(place: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     """The keys of the model at a place."""
-    kind: Any = Policy
+    kind: Any = model
     for step in place:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = _inner(kind.model_fields[str(step)].annotation)

@@ -12,6 +12,8 @@ from exec_events_enclave.errors import EnclaveError
 # verb -> one line of help: listing help imports no verb.
 VERBS = {
     "policy": "Check the policy files of datasets.",
+    "stats": "Write statistics of a protected table, for a steward to look at.",
+    "synth": "Make a synthetic twin from statistics that a steward approved.",
 }
 
 
