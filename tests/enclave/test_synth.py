@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,14 @@ def test_no_rare_value_and_no_small_count_is_told(tmp_path: Path, people: list[t
     again = parse_yaml(found.as_yaml(), Statistics, "stats")
     assert again == found
     assert len(twin(again.model_copy(update={"approved_by": "steward"}), 1)["score"]) == found.rows
+
+
+def test_a_verb_without_its_libraries_says_what_to_install(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pandas is not installed `stats` says which extra brings it."""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.delitem(sys.modules, "exec_events_enclave.query.frame")
+    code, said = enclave("stats", str(tmp_path / "attainment.yaml"), "pupils", str(tmp_path / "stats.yaml"))
+    assert code == 1
+    assert "pip install 'exec-events[enclave]'" in said

@@ -42,6 +42,9 @@ class EnclaveGroup(click.Group):
             return super().invoke(ctx)
         except EnclaveError as error:
             raise click.ClickException(str(error)) from error
+        except ImportError as error:
+            needed = "pip install 'exec-events[enclave]'"
+            raise click.ClickException(f"this needs more than is installed ({error}): {needed}") from error
 
 
 @click.group(cls=EnclaveGroup)
