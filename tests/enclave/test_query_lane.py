@@ -396,12 +396,14 @@ def test_a_parquet_file_is_read_alike(site: Site) -> None:
 
 
 def test_a_worker_that_fails_is_a_suppressed_answer(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """Where the worker ends without a result the person sees a suppressed answer, and the log how it ended, not the data."""
+    """Where the worker ends without a result its person sees a suppressed answer, the log how it ended, and asking again helps."""
     lane = QueryLane(site.asked, site.budgets, ask=lambda job: ask_worker(job, timeout=0.001))
     site.lane = lane
     assert site.ask(policy_of(site.folder), COUNT).outcome == "suppressed"
     assert re.search(r"the worker failed on q-0+1 of attainment: timeout", caplog.text)
     assert ask_worker({"policy": {}}) == {"failed": "ValidationError"}
+    site.lane = QueryLane(site.asked, site.budgets)
+    assert site.ask(policy_of(site.folder), COUNT).outcome == "answered"
 
 
 def test_what_a_crash_left_undecided_counts_as_asked(site: Site) -> None:

@@ -24,6 +24,8 @@ UNDECIDED = "undecided"
 ANSWERED = "answered"
 SUPPRESSED = "suppressed"
 REVIEW = "review"
+# Its person is told that it is suppressed, and may ask again.
+FAILED = "failed"
 
 _BUSY_SECONDS = 30.0
 _DAY_US = 86_400_000_000

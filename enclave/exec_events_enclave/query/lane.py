@@ -12,7 +12,7 @@ from exec_events_enclave.errors import QueryUnavailable
 from exec_events_enclave.policy import Policy, micro
 from exec_events_schemas.record import canonical
 
-from .asked import ANSWERED, REVIEW, SUPPRESSED, AskedQueries, Asking, Decided
+from .asked import ANSWERED, FAILED, REVIEW, SUPPRESSED, AskedQueries, Asking, Decided
 from .model import read_query
 from .overlap import Asked
 from .process import ask_worker
@@ -104,6 +104,8 @@ class QueryLane:
             return _outcome(asking, Decided(REVIEW, overlap.query_id), nonce, epsilon, debits)
         decided = self._decide(policy, asking, others)
         self._asked.decide(query_id, decided)
+        if decided.outcome == FAILED:
+            decided = Decided(SUPPRESSED)
         return _outcome(asking, decided, nonce, epsilon, debits)
 
     def _decide(self, policy: Policy, asking: Asking, others: list[Asked]) -> Decided:
@@ -118,11 +120,12 @@ class QueryLane:
         if "review" in result:
             return Decided(REVIEW, others[result["review"]].query_id)
         if "unavailable" in result:
-            self._asked.decide(asking.query_id, Decided(SUPPRESSED))
+            self._asked.decide(asking.query_id, Decided(FAILED))
             raise QueryUnavailable(f"{result['unavailable']}; tell the site's stewards")
         if "failed" in result:
             # That it failed may tell of the data: the person is told what everybody is whose answer is suppressed.
             logger.error("the worker failed on %s of %s: %s", asking.query_id, policy.name, result["failed"])
+            return Decided(FAILED)
         return Decided(SUPPRESSED)
 
 
