@@ -7,6 +7,101 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class BudgetDebitedV1(BaseModel):
+    """
+    A person used some of what a policy grants in one UTC day. Personal data: subject.
+    """
+
+    model_config = ConfigDict(
+        extra='ignore',
+    )
+    time: Annotated[
+        str,
+        Field(
+            description="When this event was made: the gateway's clock, UTC, RFC 3339 with microseconds.",
+            pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{6}Z$',
+        ),
+    ]
+    recorder_id: Annotated[
+        str,
+        Field(
+            description='The recorder that made this event: one identifier for each start of the gateway.',
+            pattern='^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$',
+        ),
+    ]
+    trust: Annotated[
+        Literal['enclave'],
+        Field(description="Whose word this event is: the enclave gateway's."),
+    ]
+    subject: Annotated[
+        str,
+        Field(
+            description='Whose budget it is: a pseudonym keyed by the site, or the user name where the site chose identity = plain.',
+            max_length=256,
+            min_length=1,
+        ),
+    ]
+    subject_from: Annotated[
+        Literal['request'],
+        Field(
+            description='How the subject is known: the user to whom the Hub says the token of the request belongs.'
+        ),
+    ]
+    dataset: Annotated[
+        str,
+        Field(
+            description='The dataset, by the name in its policy.',
+            pattern='^[a-z0-9][a-z0-9-]{0,62}$',
+        ),
+    ]
+    policy_digest: Annotated[
+        str,
+        Field(
+            description='SHA-256 of the canonical JSON of the policy in force.',
+            pattern='^sha256:[0-9a-f]{64}$',
+        ),
+    ]
+    budget: Annotated[
+        Literal['cells', 'released_bytes', 'queries', 'epsilon_micro'],
+        Field(
+            description='Which budget: cells, released bytes, queries, or millionths of epsilon.'
+        ),
+    ]
+    day: Annotated[
+        str,
+        Field(
+            description='The UTC day it was debited in.',
+            pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}$',
+        ),
+    ]
+    amount: Annotated[
+        int, Field(description='How much was used now.', ge=0, le=9007199254740991)
+    ]
+    spent: Annotated[
+        int,
+        Field(
+            description="How much of this day's budget is used, this one included.",
+            ge=0,
+            le=9007199254740991,
+        ),
+    ]
+    granted: Annotated[
+        int,
+        Field(
+            description='How much the policy grants for a day.',
+            ge=0,
+            le=9007199254740991,
+        ),
+    ]
+    cause: Annotated[
+        str,
+        Field(
+            description='The run or the query that used it.',
+            pattern='^[rq]-[0-9a-f]{8,64}$',
+        ),
+    ]
+
+
 class CellExecutionV1Outputs(BaseModel):
     model_config = ConfigDict(
         extra='ignore',
@@ -280,6 +375,183 @@ class NotebookActionV1(BaseModel):
     ] = None
 
 
+class PolicyChangedV1(BaseModel):
+    """
+    The gateway took a policy of a dataset into force, or put it out of force. Who changed the file it cannot know; the file's owner is the operating system's business.
+    """
+
+    model_config = ConfigDict(
+        extra='ignore',
+    )
+    time: Annotated[
+        str,
+        Field(
+            description="When this event was made: the gateway's clock, UTC, RFC 3339 with microseconds.",
+            pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{6}Z$',
+        ),
+    ]
+    recorder_id: Annotated[
+        str,
+        Field(
+            description='The recorder that made this event: one identifier for each start of the gateway.',
+            pattern='^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$',
+        ),
+    ]
+    trust: Annotated[
+        Literal['enclave'],
+        Field(description="Whose word this event is: the enclave gateway's."),
+    ]
+    dataset: Annotated[
+        str,
+        Field(
+            description='The dataset, by the name in its policy.',
+            pattern='^[a-z0-9][a-z0-9-]{0,62}$',
+        ),
+    ]
+    action: Annotated[
+        Literal['loaded', 'changed', 'removed'],
+        Field(
+            description='loaded: the first policy of the dataset that this gateway has seen; changed: another than before; removed: there is no file any more, and nothing runs on the dataset.'
+        ),
+    ]
+    policy_version: Annotated[
+        int,
+        Field(
+            description='The version in the file, or in the last file where it was removed.',
+            ge=1,
+            le=2147483648,
+        ),
+    ]
+    policy_digest: Annotated[
+        str,
+        Field(
+            description='SHA-256 of the canonical JSON of the policy in force.',
+            pattern='^sha256:[0-9a-f]{64}$',
+        ),
+    ]
+    previous_policy_digest: Annotated[
+        str | None,
+        Field(
+            description='The digest of the policy that was in force before.',
+            pattern='^sha256:[0-9a-f]{64}$',
+        ),
+    ] = None
+    mode: Annotated[
+        Literal['synthetic', 'held', 'batch'],
+        Field(
+            description='What people see of what they run: everything, what a steward released, or nothing before that.'
+        ),
+    ]
+    stewards: Annotated[
+        int, Field(description='How many stewards release an output.', ge=1, le=2)
+    ]
+
+
+class QueryAnsweredV1(BaseModel):
+    """
+    A declared query on protected data was decided without a person: answered, suppressed, left to a steward, or refused. The query and the answer are not here, only what they can be checked against. Personal data: subject.
+    """
+
+    model_config = ConfigDict(
+        extra='ignore',
+    )
+    time: Annotated[
+        str,
+        Field(
+            description="When this event was made: the gateway's clock, UTC, RFC 3339 with microseconds.",
+            pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{6}Z$',
+        ),
+    ]
+    recorder_id: Annotated[
+        str,
+        Field(
+            description='The recorder that made this event: one identifier for each start of the gateway.',
+            pattern='^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$',
+        ),
+    ]
+    trust: Annotated[
+        Literal['enclave'],
+        Field(description="Whose word this event is: the enclave gateway's."),
+    ]
+    subject: Annotated[
+        str,
+        Field(
+            description='Who asked: a pseudonym keyed by the site, or the user name where the site chose identity = plain.',
+            max_length=256,
+            min_length=1,
+        ),
+    ]
+    subject_from: Annotated[
+        Literal['request'],
+        Field(
+            description='How the subject is known: the user to whom the Hub says the token of the request belongs.'
+        ),
+    ]
+    dataset: Annotated[
+        str,
+        Field(
+            description='The dataset, by the name in its policy.',
+            pattern='^[a-z0-9][a-z0-9-]{0,62}$',
+        ),
+    ]
+    policy_digest: Annotated[
+        str,
+        Field(
+            description='SHA-256 of the canonical JSON of the policy in force.',
+            pattern='^sha256:[0-9a-f]{64}$',
+        ),
+    ]
+    query_id: Annotated[
+        str,
+        Field(
+            description='The query, for events that follow from it.',
+            pattern='^q-[0-9a-f]{8,64}$',
+        ),
+    ]
+    query_hash: Annotated[
+        str,
+        Field(
+            description='SHA-256 of the canonical JSON of the query.',
+            pattern='^sha256:[0-9a-f]{64}$',
+        ),
+    ]
+    data_digest: Annotated[
+        str | None,
+        Field(
+            description='SHA-256 that says which data it was, as the gateway computed it.',
+            pattern='^sha256:[0-9a-f]{64}$',
+        ),
+    ] = None
+    outcome: Annotated[
+        Literal['answered', 'suppressed', 'review', 'refused'],
+        Field(
+            description='What came of it. Why an answer was suppressed is not told, because that tells of the data.'
+        ),
+    ]
+    commitment: Annotated[
+        str | None,
+        Field(
+            description="Salted SHA-256 of the answer's bytes, where there is one; the salt goes to who asked.",
+            pattern='^salted-sha256:[0-9a-f]{64}$',
+        ),
+    ] = None
+    epsilon_micro: Annotated[
+        int | None,
+        Field(
+            description='What the answer cost of the differential-privacy budget, in millionths of epsilon; missing where the policy sets no epsilon.',
+            ge=0,
+            le=9007199254740991,
+        ),
+    ] = None
+    overlaps: Annotated[
+        str | None,
+        Field(
+            description='Why it was left to a steward: the earlier query that it overlaps.',
+            pattern='^q-[0-9a-f]{8,64}$',
+        ),
+    ] = None
+
+
 class RecorderV1Versions(BaseModel):
     """
     What it runs on.
@@ -363,6 +635,155 @@ class RecorderV1Cuts(BaseModel):
         str,
         Field(description='Its RFC 6962 leaf hash.', pattern='^sha256:[0-9a-f]{64}$'),
     ]
+
+
+class ReleaseDecidedV1(BaseModel):
+    """
+    Somebody, or the policy, decided about a held output. Personal data: subject, owner.
+    """
+
+    model_config = ConfigDict(
+        extra='ignore',
+    )
+    time: Annotated[
+        str,
+        Field(
+            description="When this event was made: the gateway's clock, UTC, RFC 3339 with microseconds.",
+            pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{6}Z$',
+        ),
+    ]
+    recorder_id: Annotated[
+        str,
+        Field(
+            description='The recorder that made this event: one identifier for each start of the gateway.',
+            pattern='^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$',
+        ),
+    ]
+    trust: Annotated[
+        Literal['enclave'],
+        Field(description="Whose word this event is: the enclave gateway's."),
+    ]
+    subject: Annotated[
+        str,
+        Field(
+            description='Who decided; where no person did, whose run it is: a pseudonym keyed by the site, or the user name where the site chose identity = plain.',
+            max_length=256,
+            min_length=1,
+        ),
+    ]
+    subject_from: Annotated[
+        Literal['request'],
+        Field(
+            description='How the subject is known: the user to whom the Hub says the token of the request belongs.'
+        ),
+    ]
+    dataset: Annotated[
+        str,
+        Field(
+            description='The dataset, by the name in its policy.',
+            pattern='^[a-z0-9][a-z0-9-]{0,62}$',
+        ),
+    ]
+    policy_digest: Annotated[
+        str,
+        Field(
+            description='SHA-256 of the canonical JSON of the policy in force.',
+            pattern='^sha256:[0-9a-f]{64}$',
+        ),
+    ]
+    run_id: Annotated[
+        str,
+        Field(description='The run whose output it is.', pattern='^r-[0-9a-f]{8,64}$'),
+    ]
+    owner: Annotated[
+        str,
+        Field(
+            description='Whose run it is, said as subject is; never who decided, where a person did.',
+            max_length=256,
+            min_length=1,
+        ),
+    ]
+    decided_by: Annotated[
+        Literal['steward', 'identical_rerun'],
+        Field(
+            description='steward: a person. identical_rerun: code, data, environment and policy are those of a released run, and so is the output.'
+        ),
+    ]
+    decision: Annotated[
+        Literal['release', 'return', 'reject'],
+        Field(description='release, return for changes, or reject.'),
+    ]
+    state: Annotated[
+        Literal['held', 'released', 'returned', 'rejected'],
+        Field(
+            description='The state of the run after it: still held where another steward has to agree.'
+        ),
+    ]
+    commitment: Annotated[
+        str,
+        Field(
+            description='Salted SHA-256 of the output that was decided about.',
+            pattern='^salted-sha256:[0-9a-f]{64}$',
+        ),
+    ]
+    code_chain: Annotated[
+        str,
+        Field(
+            description='SHA-256 over all cells of the kernel since its start, up to this run.',
+            pattern='^sha256:[0-9a-f]{64}$',
+        ),
+    ]
+    data_digest: Annotated[
+        str,
+        Field(
+            description='SHA-256 that says which data it was, as the gateway computed it.',
+            pattern='^sha256:[0-9a-f]{64}$',
+        ),
+    ]
+    environment_digest: Annotated[
+        str,
+        Field(
+            description='SHA-256 that says which software it ran with.',
+            pattern='^sha256:[0-9a-f]{64}$',
+        ),
+    ]
+    released_bytes: Annotated[
+        int,
+        Field(
+            description='How many bytes the owner gets; 0 unless it is released.',
+            ge=0,
+            le=9007199254740991,
+        ),
+    ]
+    findings: Annotated[
+        int,
+        Field(
+            description='How many findings of the checker were shown to who decided.',
+            ge=0,
+            le=100000,
+        ),
+    ]
+    reason_commitment: Annotated[
+        str | None,
+        Field(
+            description='Salted SHA-256 of the reason that was given; the reason itself is with the run.',
+            pattern='^salted-sha256:[0-9a-f]{64}$',
+        ),
+    ] = None
+    key_id: Annotated[
+        str | None,
+        Field(
+            description="The steward's key whose signature over the decision was checked.",
+            pattern='^[0-9a-f]{8,64}$',
+        ),
+    ] = None
+    signature: Annotated[
+        str | None,
+        Field(
+            description='That signature, Ed25519, in hexadecimal digits.',
+            pattern='^[0-9a-f]{128}$',
+        ),
+    ] = None
 
 
 class CellExecutionV1(BaseModel):

@@ -13,7 +13,7 @@ from exec_events_consumers.feed import Fetched
 from exec_events_schemas.catalogue import examples, find
 from spool_files import FIRST, chain_of
 
-KINDS = ("consent", "notebook_action")
+KINDS = ("consent", "notebook_action", "query_answered", "budget_debited", "policy_changed", "release_decided")
 
 
 def log() -> Log:
@@ -30,7 +30,7 @@ def log() -> Log:
 
 
 def test_no_consumer_makes_dead_letters_of_them(tmp_path: Path) -> None:
-    """Decoded, aggregated and archived, consent and notebook_action events are taken as they are, with no gap and no letter."""
+    """Decoded, aggregated and archived, consent, notebook_action and the enclave's events are taken as they are, with no gap and no letter."""
     made = log()
     decoded = [decode(Fetched("p", n, record, raw)) for n, (record, raw) in enumerate(made.records)]
     assert not [letter for letter in decoded if isinstance(letter, DeadLetter)]

@@ -141,11 +141,11 @@ def read_member(wheel: Path, name: str) -> str:
 
 
 def test_top_level_names_are_exactly_ours(wheel: Path) -> None:
-    """The wheel installs exec_events, exec_events_consumers and exec_events_schemas, and no other top-level name."""
+    """The wheel installs exec_events and its packages of consumers, enclave and schemas, and no other top-level name."""
     recorded = [row[0] for row in csv.reader(io.StringIO(read_member(wheel, "RECORD")))]
     top = {path.partition("/")[0] for path in recorded}
     beside = {name for name in top if name.endswith((".dist-info", ".data"))}
-    assert top - beside == {"exec_events", "exec_events_consumers", "exec_events_schemas"}
+    assert top - beside == {"exec_events", "exec_events_consumers", "exec_events_enclave", "exec_events_schemas"}
 
 
 def test_shared_data_is_what_enables_it_and_the_lab_extension(names: list[str]) -> None:
@@ -185,7 +185,7 @@ def test_every_file_of_the_contract_is_in_it(names: list[str]) -> None:
 
 def test_every_package_is_typed(names: list[str]) -> None:
     """Each package carries the marker that tells type checkers to read it."""
-    packages = ("exec_events", "exec_events_consumers", "exec_events_schemas")
+    packages = ("exec_events", "exec_events_consumers", "exec_events_enclave", "exec_events_schemas")
     assert {f"{package}/py.typed" for package in packages} <= set(names)
 
 

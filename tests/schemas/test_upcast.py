@@ -55,7 +55,7 @@ def test_a_newer_version_is_left_alone_but_not_parsed() -> None:
 def test_what_is_not_ours_is_refused_with_what_is(schema: Any) -> None:
     """An event without a schema of ours raises UnknownSchema, which lists ours, in upcast and in parse."""
     for read in (upcast, parse):
-        with pytest.raises(UnknownSchema, match="known are: cell_execution v1"):
+        with pytest.raises(UnknownSchema, match=r"known are: .*cell_execution v1"):
             read({"__schema__": schema})
     with pytest.raises(UnknownSchema):
         upcast({})

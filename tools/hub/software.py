@@ -12,7 +12,13 @@ from pathlib import Path
 from .errors import HubError
 from .place import REPOSITORY
 
-PACKAGES = ("exec_events", "schemas/exec_events_schemas", "consumers/exec_events_consumers", "jupyter-config")
+PACKAGES = (
+    "exec_events",
+    "schemas/exec_events_schemas",
+    "consumers/exec_events_consumers",
+    "enclave/exec_events_enclave",
+    "jupyter-config",
+)
 NEEDED = "a Python 3.11 or later with venv that every account can run: make hub PYTHON=/path/to/it"
 _IS_GOOD = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
 
