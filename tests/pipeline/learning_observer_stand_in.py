@@ -229,10 +229,22 @@ class Connection:
         if self._identity is None:
             self._backlog.append(frame)
             return await self._authenticate(frame)
+        if await self._is_blocked(self._identity):
+            return True
         waiting, self._backlog = [*self._backlog, frame], []
         for each in waiting:
             await self._process(each)
         return False
+
+    async def _is_blocked(self, identity: Identity) -> bool:
+        """Whether the site blocks who sends; it is told so at the first frame after the identity was answered."""
+        action = self._server.settings.blocklist.get(identity.user_id)
+        if action is None:
+            return False
+        limit = "DAYS" if action == "MAINTAIN" else "PERMANENT"
+        blocked = {"status": "blocklist", "action": action, "time_limit": limit, "message": "The site blocks you."}
+        await self._socket.send_json(blocked)
+        return True
 
     async def _authenticate(self, frame: Frame) -> bool:
         settings = self._server.settings
@@ -241,12 +253,6 @@ class Connection:
         if self._identity is None:
             return False  # silence: it is for the client to lose patience
         await self._socket.send_json({"status": "auth", "user_id": self._identity.user_id})
-        action = settings.blocklist.get(self._identity.user_id)
-        if action is not None:
-            await self._socket.send_json(
-                {"status": "blocklist", "action": action, "time_limit": "DAYS", "message": "The site blocks you."}
-            )
-            return True
         if "source" in self._fields:
             source = self._fields["source"]
             self._reducers = [reducer for reducer in self._server.reducers if reducer.source == source]

@@ -3,8 +3,9 @@ How a Learning Observer server behaves, asserted of the stand-in, and of a real 
 
     LO_URL=ws://127.0.0.1:8888/wsapi/in/ pytest -m live_lo tests/pipeline/test_learning_observer.py
 
-A real server must have a module that declares org.exec_events.jupyter, testcase_auth, test_case_insecure and deploy mode. What a test
-needs beyond that, its ``configured`` marker names; LO_HAS="blocklist,local_storage" says which of them the server has.
+A real server must have testcase_auth, test_case_insecure and deploy mode, and a module that declares org.exec_events.jupyter
+and has the reducer ``tally`` below: LO_DAG and LO_EXPORT name its query. What a test needs beyond that, its ``configured``
+marker names; LO_HAS="blocklist,local_storage" says which of them the server has ("probe": all REDUCERS below, in LO_PROBE_DAG).
 Without LO_URL, or without what a test needs, it is not run, and the summary says so.
 """
 
@@ -260,9 +261,10 @@ async def test_a_guest_is_whoever_comes(server: Server) -> None:
 
 @pytest.mark.configured("blocklist", blocklist={"testcase-blocked": "MAINTAIN"})
 async def test_who_is_blocked_is_told_after_the_identity_was_answered(server: Server) -> None:
-    """First comes the answer to the identity, then the blocklist's, then the end (1000)."""
+    """The identity is answered as anybody's; at the frame after it comes the blocklist's answer, and the end (1000)."""
     async with server.connected() as client:
         assert (await client.introduce("blocked"))["status"] == "auth"
+        await client.send(*executions(1))
         code, (said,) = await client.ended()
         assert code == 1000
         assert (said["status"], said["action"], said["time_limit"]) == ("blocklist", "MAINTAIN", "DAYS")
@@ -271,12 +273,13 @@ async def test_who_is_blocked_is_told_after_the_identity_was_answered(server: Se
 
 @pytest.mark.configured("blocklist_drop", blocklist={"testcase-blocked": "DROP"})
 async def test_who_is_to_be_dropped_is_told_so(server: Server) -> None:
-    """It goes as for one who is to wait, with the action DROP."""
+    """It goes as for one who is to wait, with the action DROP, for good."""
     async with server.connected() as client:
         assert (await client.introduce("blocked"))["status"] == "auth"
+        await client.send(*executions(1))
         code, (said,) = await client.ended()
         assert code == 1000
-        assert (said["status"], said["action"]) == ("blocklist", "DROP")
+        assert (said["status"], said["action"], said["time_limit"]) == ("blocklist", "DROP", "PERMANENT")
 
 
 # -- where it comes from -----------------------------------------------------------------------------------------------
@@ -494,10 +497,11 @@ async def test_a_naive_reducer_counts_copies(server: Server, student: str) -> No
 @pytest.mark.configured("shared_store", kvs="file")
 async def test_two_sockets_of_one_student_lose_updates(server: Server, student: str) -> None:
     """Where a read and its write are two round trips, 1,000 events on two sockets at once are counted as fewer."""
-    async with server.introduced(student) as one, server.introduced(student) as other:
-        pairs = zip(executions(500), executions(500), strict=True)
-        for mine, yours in pairs:
-            await asyncio.gather(one.send(mine), other.send(yours))
+    async with server.connected() as one, server.connected() as other:
+        # What waits for its identity is processed in one go, so that the two are at it at the same time.
+        for client in (one, other):
+            await client.send({"event": "lock_fields", "fields": {"source": SOURCE}}, *executions(500))
+            await client.introduce(student)
         await asyncio.gather(one.barrier(), other.barrier())
     assert 0 < (await server.made_of(student, "naive"))["executions"] < 1000
 
