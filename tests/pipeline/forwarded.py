@@ -114,6 +114,7 @@ class Site:
     login: Sequence[str] = ("--login", "testcase_auth", "--insecure")
     options: list[str] = field(default_factory=list)
     source: str = ""
+    database: str = ""
 
     @property
     def spool(self) -> Path:
@@ -123,7 +124,7 @@ class Site:
     @property
     def store(self) -> str:
         """The forwarder's."""
-        return f"sqlite:///{self.folder / 'forward.db'}"
+        return self.database or f"sqlite:///{self.folder / 'forward.db'}"
 
     def people(self, subjects: Iterable[int]) -> Path:
         """Say who is who."""

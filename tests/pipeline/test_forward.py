@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from forward_reducers import POISON, REDUCERS
 from forwarded import Site, differences, more, recording, summary
-from learning_observer_stand_in import LearningObserver, frames_received, frames_resent
+from learning_observer_stand_in import Connection, LearningObserver, frames_received, frames_resent
 
 from exec_events_consumers.learning_observer import forward as forwarding
 from exec_events_consumers.learning_observer import sending
@@ -356,6 +358,64 @@ def test_a_server_that_hangs(site: Site, monkeypatch: pytest.MonkeyPatch) -> Non
         assert hangs.is_set()
         assert "it has not processed" in said
         assert differences(server.students_of("tally"), made.rows) == []
+
+
+def test_one_person_does_not_keep_others_waiting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server hangs over one person's events theirs are held, others' go on, and theirs follow once it answers."""
+    made = recording(40)
+    made.write(site.spool)
+    goes_on = threading.Event()
+    reduce = Connection._reduce
+
+    async def hangs(connection: Connection, event: dict[str, Any]) -> None:
+        while event.get("chain_id", "").endswith("1") and not goes_on.is_set():
+            await asyncio.sleep(0.05)
+        await reduce(connection, event)
+
+    monkeypatch.setattr(Connection, "_reduce", hangs)
+    with LearningObserver(REDUCERS, folder=site.folder) as server:
+        site.url = server.url
+        said = site.forward("--patience", "1")
+        assert "subject-1: the server answers for others, and not for them" in said
+        assert len(server.students_of("tally")) == 3
+        goes_on.set()
+        site.change("UPDATE forward_waiting SET until = ''")
+        site.forward()
+        assert differences(server.students_of("tally"), made.rows) == []
+
+
+def test_a_server_that_has_forgotten(site: Site) -> None:
+    """A server that comes back without what it had is told of, once."""
+    made = recording(40)
+    made.write(site.spool)
+    with LearningObserver(REDUCERS) as server:
+        site.url, port = server.url, server.port
+        process = site.start()
+        wait_until(lambda: not differences(server.students_of("tally"), made.rows), what="everybody's state")
+    try:
+        with LearningObserver(REDUCERS, port=port) as server:
+            recording(40, recorder_id=SECOND, number=40).write(site.spool)
+            wait_until(lambda: len(server.students_of("tally")) == 4, what="everybody's state")
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert said.count("the server has forgotten what it had") == 1
+
+
+def test_connections_that_are_too_many_are_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more people than connections may be open, those used longest ago are closed, and all arrives in order."""
+    monkeypatch.setattr(sending, "OPEN_AT_MOST", 2)
+    monkeypatch.setattr(sending, "AT_ONCE", 2)
+    made = recording(200, subjects=9)
+    made.write(site.spool)
+    site.people(range(9))
+    with LearningObserver(REDUCERS, folder=site.folder) as server:
+        site.url = server.url
+        site.forward("--batch", "20")
+        assert differences(server.students_of("tally"), made.rows) == []
+    assert frames_resent(site.folder) == 0
+    assert len([log for log in site.folder.glob("*.log") if not log.name.endswith(".study.log")]) > 9
 
 
 def test_waits_are_bounded_and_differ() -> None:

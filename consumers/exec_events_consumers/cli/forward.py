@@ -118,7 +118,7 @@ def forward(
         ):
             with opened.engine.begin() as connection:
                 stream = stream_of(connection, opened.owner)
-            with closing(Sender(url, authentication, stream, patience=patience)) as sender:
+            with closing(Sender(url, authentication, stream, patience=patience, say=_say)) as sender:
                 mine = getattr(feed, "mine", None)
                 step = forwarding.Forward(opened, sender, known, stop, office=office, mine=mine, say=_say)
                 saying = Saying("forward")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,10 +19,12 @@ from .authentication import Authentication, NoSecret
 from .student_socket import (
     Away,
     Blocked,
+    Checkpoint,
     Dropped,
     LoginRefused,
     Outgoing,
     StudentSocket,
+    Unanswered,
     Unusable,
     is_alive,
     open_socket,
@@ -40,6 +42,7 @@ AT_ONCE = 200
 OPEN_AT_MOST = 500
 # A frame that is alone behind a barrier, and after which the connection is dropped by a server that stays, so often.
 KILLS = 3
+AWAY_TIMES = 3
 _LOOK_SECONDS = 0.1
 
 
@@ -53,7 +56,7 @@ class Delivered:
 
     sent: int = 0
     dead: tuple[Outgoing, str] | None = None
-    refused: LoginRefused | Blocked | NoSecret | None = None
+    refused: LoginRefused | Blocked | NoSecret | Unanswered | None = None
     rest: Sequence[Outgoing] = ()
 
 
@@ -64,6 +67,8 @@ class _Student:
     socket: StudentSocket | None = None
     partition: str = ""
     is_suspect: bool = False
+    times_away: int = 0
+    checkpoint: Checkpoint | None = None
     kills: dict[tuple[str, int], int] = field(default_factory=dict)
 
 
@@ -71,12 +76,20 @@ class Sender:
     """The connections to the server at ``url``; ``stream`` is the name of this store's checkpoints there."""
 
     def __init__(
-        self, url: str, authentication: Authentication, stream: str, *, patience: float = PATIENCE_SECONDS
+        self,
+        url: str,
+        authentication: Authentication,
+        stream: str,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._url = url
         self._authentication = authentication
         self._stream = stream
         self._patience = patience
+        self._say = say
+        self._has_said_lost = False
         # Whether the server has ever let somebody in, and met the barrier behind it.
         self.has_let_in = False
         self._students: dict[str, _Student] = {}
@@ -133,11 +146,21 @@ class Sender:
     async def _deliver_all(self, work: Mapping[str, Sequence[Outgoing]]) -> dict[str, Delivered]:
         tasks = [self._deliver(lo_id, frames) for lo_id, frames in work.items()]
         # Each comes as far as it can, whatever happens to others: the next try begins there.
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-        failures = [one for one in ended if isinstance(one, BaseException)]
-        for failure in sorted(failures, key=lambda one: isinstance(one, Away | Unusable)):
+        ended = dict(zip(work, await asyncio.gather(*tasks, return_exceptions=True), strict=True))
+        delivered = {lo_id: one for lo_id, one in ended.items() if isinstance(one, Delivered)}
+        failed = {lo_id: one for lo_id, one in ended.items() if isinstance(one, BaseException)}
+        for lo_id, failure in failed.items():
+            student = self._students[lo_id]
+            student.times_away += isinstance(failure, Away)
+            if student.times_away >= AWAY_TIMES and any(one.sent for one in delivered.values()):
+                # Others are not kept waiting. What this one was sent is asked about before anything else is.
+                student.times_away = 0
+                refused = Unanswered(f"the server answers for others, and not for them: {failure}")
+                delivered[lo_id] = Delivered(rest=work[lo_id], refused=refused)
+        left = [failure for lo_id, failure in failed.items() if lo_id not in delivered]
+        for failure in sorted(left, key=lambda one: isinstance(one, Away | Unusable)):
             raise failure
-        return dict(zip(work, [one for one in ended if isinstance(one, Delivered)], strict=True))
+        return delivered
 
     async def _deliver(self, lo_id: str, frames: Sequence[Outgoing]) -> Delivered:
         student = self._students.pop(lo_id, None) or _Student()
@@ -148,6 +171,7 @@ class Sender:
                 while done.rest and done.dead is None:
                     await self._take(lo_id, student, done)
                 student.is_suspect = False
+                student.times_away = 0
             except (LoginRefused, Blocked, NoSecret) as refused:
                 self._hang_up(student)
                 done.refused = refused
@@ -180,6 +204,7 @@ class Sender:
         except Dropped:
             self._dropped(student)
             return
+        student.checkpoint = socket.checkpoint
         done.sent += len(left)
         done.rest = ()
 
@@ -208,7 +233,20 @@ class Sender:
             login = self._authentication.login(lo_id)
             student.socket = await open_socket(self._url, login, self._stream, self._patience, LOGIN_SECONDS)
             self.has_let_in = True
+            self._compare(lo_id, student)
         return student.socket
+
+    def _compare(self, lo_id: str, student: _Student) -> None:
+        """Say so where the server knows less than it once said."""
+        assert student.socket is not None
+        if student.checkpoint is not None and student.socket.checkpoint.is_behind(student.checkpoint):
+            student.checkpoint = None
+            if not self._has_said_lost:
+                self._has_said_lost = True
+                self._say(
+                    f"the server has forgotten what it had of {lo_id}, and maybe of others: was its store emptied? "
+                    "What is gone there is sent again by a forwarder with a new --store"
+                )
 
     def _dropped(self, student: _Student) -> None:
         self._hang_up(student)

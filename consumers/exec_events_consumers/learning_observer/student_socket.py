@@ -61,6 +61,10 @@ class LoginRefused(Exception):
     """The server does not let this person in."""
 
 
+class Unanswered(Exception):
+    """The server has not answered for this person, several times, while it did for others."""
+
+
 class Blocked(Exception):
     """The server wants nothing of this person: for a time (MAINTAIN), or at all (DROP)."""
 
@@ -83,6 +87,10 @@ class Checkpoint(NamedTuple):
         if not isinstance(positions, dict):
             return cls(stream, {})
         return cls(stream, {str(name): at for name, at in positions.items() if isinstance(at, int)})
+
+    def is_behind(self, other: Checkpoint) -> bool:
+        """Whether the server knows less than it once did."""
+        return any(self.positions.get(name, -1) < at for name, at in other.positions.items())
 
     def has(self, frame: Outgoing) -> bool:
         """Whether the server has processed this frame."""
