@@ -22,6 +22,8 @@ $(INSTALLED): pyproject.toml integrations/learning_observer/pyproject.toml
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable ".[test]"
 	$(BIN)/pip install --quiet --no-deps --editable integrations/learning_observer
+	@# Dash brings an extension of the old kind, for which JupyterLab would ask everybody to build it anew.
+	@rm -f $(VENV)/share/jupyter/lab/extensions/dash-jupyterlab.tgz
 	$(BIN)/python -m bash_kernel.install --sys-prefix >/dev/null
 	@touch $@
 

@@ -58,15 +58,7 @@ def progsnap2(
     with clean_end():
         choices = Choices(course, problems_of(notebooks), with_code=not without_code)
         opened = open_source(default_spool() if source is None else source, settings=settings)
-        said_at = time.monotonic()
-
-        def say(records: int) -> None:
-            nonlocal said_at
-            if time.monotonic() - said_at >= _SAY_EVERY_SECONDS:
-                said_at = time.monotonic()
-                print(f"export: {records:,} records read", file=sys.stderr, flush=True)
-
-        made = write(opened, folder, choices, say)
+        made = write(opened, folder, choices, _Saying())
     if made.no_code:
         click.echo(f"export: no code: {made.no_code}", err=True)
     click.echo(
@@ -74,6 +66,34 @@ def progsnap2(
         f"({made.bodies:,} with their code), {made.left_out:,} executions left out, {made.errors:,} logging errors"
     )
     _check(folder)
+
+
+@export.command(name="study-log")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@source_options
+@click.option("--gzip", "compress", is_flag=True, help="Write .study.log.gz.")
+def study_log(folder: Path, source: str | None, kafka_settings: str | None, compress: bool) -> None:
+    """
+    Write SOURCE into FOLDER as study logs of Learning Observer, one for each subject and day, for its offline replay.
+
+    \b
+    exec-events export study-log logs/
+    exec-events export study-log logs/ --from kafka://broker:9092 --gzip
+    """
+    from exec_events_consumers.learning_observer.study_log import export as write
+    from exec_events_consumers.open_feed import default_spool
+    from exec_events_schemas.sources import open_source
+
+    settings: dict[str, Any] = {SETTINGS_FILE: kafka_settings} if kafka_settings else {}
+    with clean_end():
+        opened = open_source(default_spool() if source is None else source, settings=settings)
+        made = write(opened, folder, compress=compress, on_progress=_Saying())
+    for reason in made.reasons:
+        click.echo(f"export: not used: {reason}", err=True)
+    click.echo(
+        f"export: {made.records:,} records read, {made.events:,} events in {made.files:,} files, "
+        f"{made.unusable:,} not used" + (": `exec-events verify` says more" if made.unusable else "")
+    )
 
 
 @export.command()
@@ -86,6 +106,18 @@ def check(folder: Path) -> None:
     exec-events export check dataset/
     """
     _check(folder)
+
+
+class _Saying:
+    """Says on standard error how many records were read, every two seconds."""
+
+    def __init__(self) -> None:
+        self._said_at = time.monotonic()
+
+    def __call__(self, records: int) -> None:
+        if time.monotonic() - self._said_at >= _SAY_EVERY_SECONDS:
+            self._said_at = time.monotonic()
+            print(f"export: {records:,} records read", file=sys.stderr, flush=True)
 
 
 def _check(folder: Path) -> None:
