@@ -192,7 +192,7 @@ def test_what_cannot_be_had_is_told(tmp_path: Path, spool: str, store: str) -> N
         read(f"sqlite:///{tmp_path}/no/such.db").executions()
     with pytest.raises(ConsumerError, match="no tables yet"):
         read(sqlite_url(tmp_path, "empty.sqlite")).executions()
-    with pytest.raises(ConsumerError, match="there are .*cell_execution, "):
+    with pytest.raises(ConsumerError, match=r"there are .*cell_execution, "):
         read(spool).events("execution")
     with pytest.raises(ConsumerError, match="exec-events aggregate"):
         read(spool).table("cells")
