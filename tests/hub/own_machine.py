@@ -55,6 +55,8 @@ def machine_without_people(installed: Path) -> Iterator[Machine]:
         folder.chmod(0o755)
         (folder / "home").mkdir()
         subprocess.run(["cp", "--archive", "/etc", folder / "etc"], check=True, timeout=120)
+        # A Hub that runs here, or ran, may have left it.
+        (folder / "etc/pam.d/jupyterhub").unlink(missing_ok=True)
         people = {
             line.split(":")[0]
             for line in (folder / "etc/passwd").read_text().splitlines()
