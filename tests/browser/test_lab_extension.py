@@ -253,13 +253,15 @@ def test_a_server_without_the_recorder_is_left_alone(browser: Browser) -> None:
         lab.wrong.clear()
 
 
-@pytest.mark.parametrize("fault", ["refuses", "hangs", "talks nonsense"])
+@pytest.mark.parametrize("fault", ["refuses", "breaks", "hangs", "talks nonsense"])
 def test_a_recorder_in_trouble_does_not_disturb(browser: Browser, server: RunningServer, fault: str) -> None:
-    """While the recorder's routes fail, hang or answer nonsense, cells run and edit as ever; it is asked seldom, and found again."""
+    """While the recorder's routes are cut off, fail, hang or answer nonsense, cells run and edit as ever; it is asked seldom, and found again."""
 
     def fail(route: Route) -> None:
         if fault == "refuses":
             route.abort()
+        elif fault == "breaks":
+            route.fulfill(status=500, body="<html>it broke</html>")
         elif fault == "talks nonsense":
             route.fulfill(json={"cells": [None], "policy": {"mode": 7}, "events": {}})
 
