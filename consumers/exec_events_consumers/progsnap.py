@@ -8,7 +8,6 @@ order. Names stay what they are in the record: pseudonyms, unless the site chose
 from __future__ import annotations
 
 import csv
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -22,6 +21,7 @@ from exec_events_schemas.sources import Source
 from . import progsnap_tables as tables
 from .errors import ConsumerError
 from .progsnap_records import GAPS, Choices, Event, Summary, event_id, gap_id, read
+from .whole_folder import whole_folder
 
 __all__ = ["Choices", "Summary", "export", "problems_of"]
 
@@ -52,20 +52,10 @@ def export(
 
     Raises ConsumerError where the folder holds something, and SourceError.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConsumerError(f"{folder} is there already; name a folder that is empty, or not there yet")
-    draft = folder.absolute().with_name(f".{folder.absolute().name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
     summary = Summary()
-    try:
-        with closing(sqlite3.connect("", isolation_level=None)) as database:
-            read(source, database, choices, summary, on_progress)
-            _write(database, draft, choices, summary)
-        draft.rename(folder)
-    except (OSError, sqlite3.Error) as error:
-        raise ConsumerError(f"{folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with whole_folder(folder) as draft, closing(sqlite3.connect("", isolation_level=None)) as database:
+        read(source, database, choices, summary, on_progress)
+        _write(database, draft, choices, summary)
     return summary
 
 

@@ -7,16 +7,14 @@ A budget counts per dataset, person and UTC day; epsilon has a total, too, over 
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Lock
+from sqlite3 import Connection
 from types import MappingProxyType
 from typing import NamedTuple
 
+from .durable_file import DurableFile
 from .errors import BudgetSpent, StoreError
 from .policy import Policy, micro
 
@@ -26,7 +24,6 @@ QUERIES = "queries"
 EPSILON_MICRO = "epsilon_micro"
 KINDS = (CELLS, RELEASED_BYTES, QUERIES, EPSILON_MICRO)
 
-_BUSY_SECONDS = 30.0
 _TABLES = """
 CREATE TABLE IF NOT EXISTS debits (
     dataset TEXT NOT NULL,
@@ -61,23 +58,11 @@ class BudgetLedger:
     """The debits of every dataset and person, in one SQLite file that several processes may use."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            # Made here, because SQLite would make it readable to others.
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._connection = sqlite3.connect(
-                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            # Durable when the commit returns, also over a loss of power.
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_TABLES)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"the budgets in {path} cannot be opened: {error}") from error
-        self._lock = Lock()
+        self._file = DurableFile(path, _TABLES, "budgets")
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self._file.close()
 
     def debit(
         self, policy: Policy, person: str, cause: str, amounts: Mapping[str, int], now_us: int
@@ -92,71 +77,60 @@ class BudgetLedger:
         if any(amount < 0 for amount in amounts.values()) or not set(KINDS) >= amounts.keys():
             raise ValueError(f"amounts are whole, not negative, and of {', '.join(KINDS)}: {dict(amounts)}")
         day = utc_day(now_us)
-        with self._transaction():
+        with self._file.transaction() as connection:
             return tuple(
-                self._debit(policy, person, cause, budget, amount, day) for budget, amount in sorted(amounts.items())
+                _debit(connection, policy, person, cause, budget, amount, day)
+                for budget, amount in sorted(amounts.items())
             )
 
     def left(self, policy: Policy, person: str, now_us: int) -> dict[str, int]:
         """What a person has left today, by budget; epsilon only where the policy grants some."""
         day = utc_day(now_us)
         granted = granted_of(policy)
-        with self._transaction():
+        with self._file.transaction() as connection:
             left = {
-                budget: max(granted[budget] - self._spent(policy.name, person, budget, day), 0) for budget in granted
+                budget: max(granted[budget] - _spent(connection, policy.name, person, budget, day), 0)
+                for budget in granted
             }
             total = _total_of(policy)
             if total is not None:
-                remaining = max(total - self._spent(policy.name, person, EPSILON_MICRO), 0)
+                remaining = max(total - _spent(connection, policy.name, person, EPSILON_MICRO), 0)
                 left[EPSILON_MICRO] = min(left[EPSILON_MICRO], remaining)
         return left
 
-    def _debit(self, policy: Policy, person: str, cause: str, budget: str, amount: int, day: str) -> Debit:
-        granted = granted_of(policy).get(budget, 0)
-        row = self._connection.execute(
-            "SELECT dataset, person, day, amount FROM debits WHERE cause = ? AND budget = ?", (cause, budget)
-        ).fetchone()
-        if row is not None:
-            if row[:2] != (policy.name, person):
-                raise StoreError(f"{cause} has debited the budget of another person or dataset; a cause is used once")
-            return Debit(budget, row[2], row[3], self._spent(policy.name, person, budget, row[2]), granted, cause)
-        spent = self._spent(policy.name, person, budget, day)
-        if spent + amount > granted:
-            raise BudgetSpent(budget, max(granted - spent, 0), amount, _again(day))
-        total = _total_of(policy) if budget == EPSILON_MICRO else None
-        if total is not None:
-            used = self._spent(policy.name, person, budget)
-            if used + amount > total:
-                raise BudgetSpent(f"{budget} for ever", max(total - used, 0), amount, "ask a steward")
-        self._connection.execute(
-            "INSERT INTO debits (dataset, person, budget, day, cause, amount) VALUES (?, ?, ?, ?, ?, ?)",
-            (policy.name, person, budget, day, cause, amount),
-        )
-        return Debit(budget, day, amount, spent + amount, granted, cause)
 
-    def _spent(self, dataset: str, person: str, budget: str, day: str | None = None) -> int:
-        """Of one day, or of all."""
-        query = "SELECT coalesce(sum(amount), 0) FROM debits WHERE dataset = ? AND person = ? AND budget = ?"
-        of_day = " AND day = ?" if day is not None else ""
-        found = self._connection.execute(query + of_day, (dataset, person, budget, *([day] if day else [])))
-        return int(found.fetchone()[0])
+def _debit(
+    connection: Connection, policy: Policy, person: str, cause: str, budget: str, amount: int, day: str
+) -> Debit:
+    granted = granted_of(policy).get(budget, 0)
+    row = connection.execute(
+        "SELECT dataset, person, day, amount FROM debits WHERE cause = ? AND budget = ?", (cause, budget)
+    ).fetchone()
+    if row is not None:
+        if row[:2] != (policy.name, person):
+            raise StoreError(f"{cause} has debited the budget of another person or dataset; a cause is used once")
+        return Debit(budget, row[2], row[3], _spent(connection, policy.name, person, budget, row[2]), granted, cause)
+    spent = _spent(connection, policy.name, person, budget, day)
+    if spent + amount > granted:
+        raise BudgetSpent(budget, max(granted - spent, 0), amount, _again(day))
+    total = _total_of(policy) if budget == EPSILON_MICRO else None
+    if total is not None:
+        used = _spent(connection, policy.name, person, budget)
+        if used + amount > total:
+            raise BudgetSpent(f"{budget} for ever", max(total - used, 0), amount, "ask a steward")
+    connection.execute(
+        "INSERT INTO debits (dataset, person, budget, day, cause, amount) VALUES (?, ?, ?, ?, ?, ?)",
+        (policy.name, person, budget, day, cause, amount),
+    )
+    return Debit(budget, day, amount, spent + amount, granted, cause)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """What happens inside is written whole and durably, or not at all; one at a time, over all processes."""
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield
-                except BaseException:
-                    self._connection.execute("ROLLBACK")
-                    raise
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise StoreError(f"the budgets cannot be written, so nothing was granted: {error}") from error
+
+def _spent(connection: Connection, dataset: str, person: str, budget: str, day: str | None = None) -> int:
+    """Of one day, or of all."""
+    query = "SELECT coalesce(sum(amount), 0) FROM debits WHERE dataset = ? AND person = ? AND budget = ?"
+    of_day = " AND day = ?" if day is not None else ""
+    found = connection.execute(query + of_day, (dataset, person, budget, *([day] if day else [])))
+    return int(found.fetchone()[0])
 
 
 def granted_of(policy: Policy) -> Mapping[str, int]:

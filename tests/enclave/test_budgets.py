@@ -239,13 +239,19 @@ def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
         BudgetLedger(tmp_path / "text.db")
 
 
-def test_a_ledger_that_cannot_be_written_grants_nothing(ledger: BudgetLedger) -> None:
+def test_a_ledger_that_cannot_be_written_grants_nothing(tmp_path: Path) -> None:
     """Where the debit cannot be written StoreError says that nothing was granted, and the budget is as before."""
-    ledger._connection.execute("PRAGMA query_only = ON")
-    with pytest.raises(StoreError, match="nothing was granted"):
-        ledger.debit(POLICY, "ada", "q-1", {QUERIES: 1}, NOON_US)
-    ledger._connection.execute("PRAGMA query_only = OFF")
-    assert ledger.left(POLICY, "ada", NOON_US)[QUERIES] == 20
+    path = tmp_path / "budgets.db"
+    with closing(BudgetLedger(path)) as ledger:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute(
+                "CREATE TRIGGER no BEFORE INSERT ON debits BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+            )
+        with pytest.raises(StoreError, match=r"nothing was granted: the disk is full"):
+            ledger.debit(POLICY, "ada", "q-1", {QUERIES: 1}, NOON_US)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("DROP TRIGGER no")
+        assert ledger.left(POLICY, "ada", NOON_US)[QUERIES] == 20
 
 
 def test_grants_are_whole_numbers() -> None:

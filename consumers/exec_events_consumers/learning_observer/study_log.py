@@ -9,7 +9,6 @@ ours. What is read goes into a temporary database first, which sorts it and keep
 from __future__ import annotations
 
 import gzip
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -30,6 +29,7 @@ from ..decode import DeadLetter, decode
 from ..errors import ConsumerError
 from ..feed import Fetched
 from ..measures import microseconds
+from ..whole_folder import whole_folder
 from .frames import SOURCE, Frame, frame_of, subject_of
 
 SUFFIX = ".study.log"
@@ -62,26 +62,16 @@ def export(
 
     Raises ConsumerError where the folder holds something or cannot be written, and SourceError.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConsumerError(f"{folder} is there already; name a folder that is empty, or not there yet")
-    draft = folder.absolute().with_name(f".{folder.absolute().name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
     made = Made()
-    try:
-        with closing(sqlite3.connect("", isolation_level=None)) as database:
-            database.executescript(_DDL)
-            database.execute("BEGIN")
-            _read(source, database, made, on_progress)
-            draft.mkdir(mode=0o700, parents=True)
-            rows = database.execute("SELECT subject, at, line FROM lines ORDER BY subject, at, chain, seq")
-            for (subject, day), lines in groupby(rows, key=lambda row: (row[0], row[1][:10])):
-                _write(draft / (name_of(subject, day) + (".gz" if compress else "")), (line for _, _, line in lines))
-                made.files += 1
-        draft.rename(folder)
-    except (OSError, sqlite3.Error) as error:
-        raise ConsumerError(f"{folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with whole_folder(folder) as draft, closing(sqlite3.connect("", isolation_level=None)) as database:
+        database.executescript(_DDL)
+        database.execute("BEGIN")
+        _read(source, database, made, on_progress)
+        draft.mkdir(mode=0o700, parents=True)
+        rows = database.execute("SELECT subject, at, line FROM lines ORDER BY subject, at, chain, seq")
+        for (subject, day), lines in groupby(rows, key=lambda row: (row[0], row[1][:10])):
+            _write(draft / (name_of(subject, day) + (".gz" if compress else "")), (line for _, _, line in lines))
+            made.files += 1
     return made
 
 

@@ -7,15 +7,11 @@ subtracted from each other and come at once, the second sees the first. What a c
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from sqlite3 import Connection
 from typing import NamedTuple
 
-from exec_events_enclave.errors import StoreError
+from exec_events_enclave.durable_file import DurableFile
 
 from .model import Query
 from .overlap import Asked, overlapping, with_other_filters
@@ -27,7 +23,6 @@ REVIEW = "review"
 # Its person is told that it is suppressed, and may ask again.
 FAILED = "failed"
 
-_BUSY_SECONDS = 30.0
 _DAY_US = 86_400_000_000
 _TABLES = """
 CREATE TABLE IF NOT EXISTS asked (
@@ -71,27 +66,16 @@ class AskedQueries:
     """The file."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            # Made here, because SQLite would make it readable to others.
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._connection = sqlite3.connect(
-                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_TABLES)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"the queries in {path} cannot be opened: {error}") from error
-        self._lock = Lock()
+        self._file = DurableFile(path, _TABLES, "queries")
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self._file.close()
 
     def same(self, asking: Asking) -> Decided | None:
         """What came of the same query of the same person, on the same data under the same policy."""
-        with self._transaction():
-            row = self._connection.execute(
+        with self._file.transaction() as connection:
+            row = connection.execute(
                 "SELECT outcome, overlaps, answer FROM asked WHERE dataset = ? AND policy_digest = ? "
                 "AND data_digest = ? AND query_hash = ? AND person = ? AND outcome IN (?, ?) "
                 "ORDER BY asked_us DESC LIMIT 1",
@@ -110,49 +94,34 @@ class AskedQueries:
             self.keep(asking, Decided(UNDECIDED))
             return None, []
         since = asking.asked_us - overlap_days * _DAY_US
-        with self._transaction():
-            rows = self._connection.execute(
+        with self._file.transaction() as connection:
+            rows = connection.execute(
                 "SELECT query_id, query FROM asked WHERE dataset = ? AND outcome IN (?, ?) AND asked_us >= ? "
                 "ORDER BY asked_us, query_id",
                 (asking.dataset, UNDECIDED, ANSWERED, since),
             ).fetchall()
             earlier = [Asked(query_id, Query.model_validate_json(text)) for query_id, text in rows]
             found = overlapping(asking.query, earlier)
-            self._write(asking, Decided(REVIEW, found.query_id) if found else Decided(UNDECIDED))
+            _write(connection, asking, Decided(REVIEW, found.query_id) if found else Decided(UNDECIDED))
         return found, with_other_filters(asking.query, earlier)
 
     def keep(self, asking: Asking, decided: Decided) -> None:
         """Write a query down with what came of it at once."""
-        with self._transaction():
-            self._write(asking, decided)
+        with self._file.transaction() as connection:
+            _write(connection, asking, decided)
 
     def decide(self, query_id: str, decided: Decided) -> None:
         """What came of a query that was undecided."""
-        with self._transaction():
-            self._connection.execute(
+        with self._file.transaction() as connection:
+            connection.execute(
                 "UPDATE asked SET outcome = ?, overlaps = ?, answer = ? WHERE query_id = ? AND outcome = ?",
                 (*decided, query_id, UNDECIDED),
             )
 
-    def _write(self, asking: Asking, decided: Decided) -> None:
-        text = asking.query.model_dump_json(exclude_none=True)
-        self._connection.execute(
-            "INSERT INTO asked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*asking[:4], asking.query.digest, text, asking.person, asking.asked_us, *decided),
-        )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield
-                except BaseException:
-                    self._connection.execute("ROLLBACK")
-                    raise
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise StoreError(f"the queries cannot be written, so nothing was answered: {error}") from error
+def _write(connection: Connection, asking: Asking, decided: Decided) -> None:
+    text = asking.query.model_dump_json(exclude_none=True)
+    connection.execute(
+        "INSERT INTO asked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*asking[:4], asking.query.digest, text, asking.person, asking.asked_us, *decided),
+    )
