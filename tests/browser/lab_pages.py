@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from exec_events.testing import RunningServer
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 START_MS = 60_000
 WAIT_MS = 20_000
+# A mark that says all of a record.
+RECORDED = re.compile("Recorded.*code [0-9a-f]{8}.*no. [0-9]+")
 
 
 def write_notebook(server: RunningServer, sources: Sequence[str], name: str = "first.ipynb") -> Path:

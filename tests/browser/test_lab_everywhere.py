@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_pages import START_MS, WAIT_MS, LabPage, lab_page, write_notebook
+from lab_pages import RECORDED, START_MS, WAIT_MS, LabPage, lab_page, write_notebook
 from playwright.sync_api import Browser, expect
 
 from exec_events.testing import RunningServer, executions_of, wait_for_records
@@ -19,21 +17,6 @@ expect.set_options(timeout=WAIT_MS)
 
 CELLS = 40
 AXE = Path(__file__).parents[2] / "tools" / "node" / "node_modules" / "axe-core" / "axe.min.js"
-RECORDED = re.compile("Recorded.*code [0-9a-f]{8}.*no. [0-9]+")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    """JupyterLab with the recorder, in mode audit."""
-    with RunningServer(application="lab") as one:
-        yield one
-
-
-@pytest.fixture
-def lab(browser: Browser) -> Iterator[LabPage]:
-    """A new tab."""
-    with lab_page(browser) as one:
-        yield one
 
 
 @pytest.mark.parametrize("mode", ["full", "none", "defer", "contentVisibility"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
-from lab_pages import WAIT_MS, LabPage, lab_page, write_notebook
+from lab_pages import RECORDED, WAIT_MS, LabPage, lab_page, write_notebook
 from playwright.sync_api import Browser, Route, expect
 
 from exec_events.testing import NotebookClient, Record, RunningServer, events, executions_of, records, wait_for_records
@@ -18,21 +18,6 @@ pytestmark = pytest.mark.timeout(300)
 expect.set_options(timeout=WAIT_MS)
 
 CELLS = ["6 * 7", "1 / 0", "print('text')"]
-RECORDED = re.compile("Recorded.*code [0-9a-f]{8}.*no. [0-9]+")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    """JupyterLab with the recorder, in mode audit."""
-    with RunningServer(application="lab") as one:
-        yield one
-
-
-@pytest.fixture
-def lab(browser: Browser) -> Iterator[LabPage]:
-    """A new tab."""
-    with lab_page(browser) as one:
-        yield one
 
 
 def executions(server: RunningServer) -> dict[str, Record]:
